@@ -23,5 +23,5 @@ async def sessions(sqlite_database: Database) -> async_sessionmaker[AsyncSession
 
 @pytest.fixture
 async def expiring(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
-    """The same with SQLAlchemy's default: a commit expires all attributes."""
+    """Sessions like those of ``sessions``, but with SQLAlchemy's default: a commit expires all attributes."""
     return await started(sqlite_database, Base.metadata)

@@ -21,7 +21,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """An owner of one picture."""
+    """An owner of one image."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -30,7 +30,7 @@ class User(Base):
 
 
 class UserPicture(Base, Image):
-    """The picture of a user."""
+    """The image of a user."""
 
     __tablename__ = "user_picture"
     user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)

@@ -22,7 +22,7 @@ URL = "https://bound.example/"
 
 @pytest.fixture
 async def bound(sessions: Sessions) -> MemoryStore:
-    """Bind a store that is set nowhere else, and attach a picture with it."""
+    """Bind a store that is set nowhere else, and attach an image with it."""
     store = MemoryStore(URL)
     bind_store(sessions, store)
     async with sessions.begin() as session:
@@ -39,7 +39,7 @@ async def a_user(sessions: Sessions) -> User:
 
 
 async def test_a_detached_row_knows_the_store_of_its_session(sessions: Sessions, bound: MemoryStore) -> None:
-    """Templates and response models need neither a session nor another store."""
+    """A detached row uses the store of its session, so that templates and response models need no session."""
     user = await a_user(sessions)
     assert user.picture.locate().startswith(URL)
     assert user.picture.find_thumbnail(width=10).locate().startswith(URL)
@@ -47,7 +47,7 @@ async def test_a_detached_row_knows_the_store_of_its_session(sessions: Sessions,
     assert await user.picture.make_blob() == photos.png()
 
 
-async def test_expunged_and_transient_rows_know_it(sessions: Sessions, bound: MemoryStore) -> None:
+async def test_expunged_and_transient_rows_know_the_store(sessions: Sessions, bound: MemoryStore) -> None:
     """The store is known regardless of how a row leaves its session."""
     async with sessions() as session:
         user = await session.get_one(User, 1)
@@ -59,8 +59,8 @@ async def test_expunged_and_transient_rows_know_it(sessions: Sessions, bound: Me
         assert other.locate().startswith(URL)
 
 
-async def test_what_comes_before_it(sessions: Sessions, bound: MemoryStore) -> None:
-    """An argument, a context, a test's store and the current session's store take precedence."""
+async def test_precedence_of_the_bound_store(sessions: Sessions, bound: MemoryStore) -> None:
+    """An argument, a context, a test's store and the session's store precede the bound store; the default does not."""
     user = await a_user(sessions)
     other = MemoryStore("https://other.example/")
     assert user.picture.locate(other).startswith("https://other.example/")
@@ -80,7 +80,7 @@ async def test_what_comes_before_it(sessions: Sessions, bound: MemoryStore) -> N
         set_default_store(None)
 
 
-async def test_nothing_is_kept_alive(sessions: Sessions) -> None:
+async def test_the_store_keeps_no_row_alive(sessions: Sessions) -> None:
     """The store keeps neither rows nor sessions alive, and is released with the last row."""
     store = MemoryStore(URL)
     async with sessions() as session:
@@ -100,8 +100,8 @@ async def test_nothing_is_kept_alive(sessions: Sessions) -> None:
     assert [one() is None for one in seen] == [True, True, True]
 
 
-async def test_it_is_not_pickled(sessions: Sessions, bound: MemoryStore) -> None:
-    """An unpickled row has no store, and the error says what is wrong."""
+async def test_the_store_is_not_pickled(sessions: Sessions, bound: MemoryStore) -> None:
+    """An unpickled row has no store, and the error names the reason."""
     user = pickle.loads(pickle.dumps(await a_user(sessions)))
     with pytest.raises(ContextError, match="the former session of this UserPicture had none"):
         user.picture.locate()
@@ -109,7 +109,7 @@ async def test_it_is_not_pickled(sessions: Sessions, bound: MemoryStore) -> None
 
 
 async def test_sessions_without_a_bound_store(sessions: Sessions, bound: MemoryStore) -> None:
-    """Without any store the error says so; within the session it gives the general advice."""
+    """Without any store, the error names the reason; within the session it gives the general advice."""
     plain = async_sessionmaker(sessions.kw["bind"], expire_on_commit=False)
     async with plain() as session:
         user = await session.get_one(User, 1)

@@ -1,4 +1,4 @@
-"""Columns of the application: thumbnails copy them from their original, and a replaced picture keeps them."""
+"""Columns of the application: thumbnails copy them from their original, and a replaced image keeps them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Person(Base):
 
 
 class Portrait(Base, Image, FocalPoint, Placeholder):
-    """A picture with columns of all kinds."""
+    """An image with columns of all kinds."""
 
     __tablename__ = "portrait"
     __table_args__ = (Index("slug_of_portrait", "slug", unique=True),)
@@ -121,8 +121,8 @@ async def test_thumbnails_have_the_columns_of_their_original(people: Sessions) -
         assert len({row.token for row in thumbnails}) == 7
 
 
-async def test_values_of_its_own(people: Sessions) -> None:
-    """``extra_kwargs`` is accepted wherever a thumbnail is made, and takes precedence."""
+async def test_extra_kwargs_of_thumbnails(people: Sessions) -> None:
+    """``extra_kwargs`` is accepted by every method that makes a thumbnail, and takes precedence."""
     async with people.begin() as session:
         person = await person_of(session)
         await person.portrait.from_blob(BLOB, extra_kwargs={**FULL, "photographer_id": 1})
@@ -138,7 +138,7 @@ async def test_values_of_its_own(people: Sessions) -> None:
         assert {(row.caption, row.notes, row.photographer_id) for row in made} == {("small", "n", None)}
 
 
-async def test_alt_of_what_is_pending(people: Sessions) -> None:
+async def test_alt_of_a_pending_thumbnail(people: Sessions) -> None:
     """``alt`` may use columns, the owner and other objects of a thumbnail that is not flushed yet."""
     async with people.begin() as session:
         person = await person_of(session)
@@ -155,7 +155,7 @@ async def test_alt_of_what_is_pending(people: Sessions) -> None:
 
 
 async def test_alt_without_a_session(store: CountingStore) -> None:
-    """The same holds for an owner that has not been added to a session."""
+    """``alt`` may use them also if the owner has not been added to a session."""
     person = Person(name="Zoe")
     await person.portrait.from_blob(BLOB, store, extra_kwargs={"caption": "Cat"})
     assert (await person.portrait.generate_thumbnail(width=10, store=store)).alt == "Cat, by , of Zoe"
@@ -182,7 +182,7 @@ async def test_a_replaced_picture_keeps_its_columns(people: Sessions, flushed: b
 
 
 async def test_an_adopted_picture_keeps_its_columns(people: Sessions, store: CountingStore) -> None:
-    """Adopting a file replaces a picture in the same way as attaching one."""
+    """Adopting a file replaces an image in the same way as attaching one."""
     async with people.begin() as session:
         person = await person_of(session)
         await person.portrait.from_blob(BLOB, extra_kwargs={"caption": "c"})
@@ -192,7 +192,7 @@ async def test_an_adopted_picture_keeps_its_columns(people: Sessions, store: Cou
         assert (await (await person_of(session)).portrait.adopt(name)).caption == "c"
 
 
-async def test_an_original_that_has_gone(people: Sessions) -> None:
+async def test_a_deleted_original(people: Sessions) -> None:
     """If another transaction has deleted the original, its deferred columns cannot be copied: the error says so."""
     async with people.begin() as session:
         await (await person_of(session)).portrait.from_blob(BLOB, extra_kwargs=FULL)

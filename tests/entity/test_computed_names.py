@@ -91,7 +91,7 @@ def values(revision: str | None = None, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def test_legacy_files_that_no_query_can_tell_apart(sessions: Sessions, store: MemoryStore) -> None:
+async def test_legacy_files_whose_names_depend_on_the_owner(sessions: Sessions, store: MemoryStore) -> None:
     """A file without a revision is kept while rows exist whose file names only a session could calculate."""
     async with sessions() as session, session.begin():
         session.add_all([Club(id=1, number=10), Club(id=2, number=20)])
@@ -108,8 +108,8 @@ async def test_legacy_files_that_no_query_can_tell_apart(sessions: Sessions, sto
     assert left == [{*names}, {names[0]}]
 
 
-async def test_a_row_of_no_attachment_whose_name_needs_its_owner(sessions: Sessions, store: MemoryStore) -> None:
-    """It can be deleted, and its file is deleted with it."""
+async def test_a_row_without_attachment_whose_name_depends_on_its_owner(sessions: Sessions, store: MemoryStore) -> None:
+    """Such a row can be deleted, and its file is deleted with it."""
     async with sessions() as session, session.begin():
         session.add(Club(id=1, number=10))
         await session.flush()
@@ -136,8 +136,8 @@ async def test_a_changed_identifier_without_a_store(sqlite_database: Database) -
         assert (await session.scalars(select(Ticket.number))).one() == 8
 
 
-async def test_columns_of_mixins_that_a_row_was_inserted_without(sessions: Sessions) -> None:
-    """They are read without a query after the flush, even if the file was attached without examination."""
+async def test_mixin_columns_that_were_not_inserted(sessions: Sessions) -> None:
+    """The columns are read without a query after the flush, even if the file was attached without examination."""
     async with sessions() as session, session.begin():
         session.add(club := Club(id=1, number=10))
         await session.flush()
@@ -183,8 +183,8 @@ async def test_a_row_takes_the_key_of_a_deleted_one(sessions: Sessions, store: M
     assert len([info async for info in store.list_objects()]) == 1
 
 
-async def test_a_picture_whose_name_needs_its_owner_is_replaced(sessions: Sessions, store: MemoryStore) -> None:
-    """The old file is deleted, as for any other class."""
+async def test_a_picture_whose_name_depends_on_its_owner_is_replaced(sessions: Sessions, store: MemoryStore) -> None:
+    """If the file name depends on the owner, replacing an image deletes the old file, as for any other class."""
     async with sessions() as session, session.begin():
         session.add(club := Club(id=1, number=10))
         await session.flush()

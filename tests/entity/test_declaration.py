@@ -1,4 +1,4 @@
-"""Declarations that cannot work are refused when the mappers are configured; keys with a default work."""
+"""Invalid declarations raise an error when the mappers are configured; keys with a default are valid."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fresh_base() -> Any:
 
 
 def owner_of(base: Any, **options: Any) -> Any:
-    """Return an owner class of pictures of the class Picture."""
+    """Return an owner class of images of the class Image."""
 
     class Owner(base):
         __tablename__ = "owner"
@@ -279,8 +279,8 @@ def unique_position_without_null() -> Any:
         (no_equality, r"expected a primaryjoin of equalities joined by and_\(\)"),
     ],
 )
-def test_refused_when_mappers_are_configured(declare: Callable[[], Any], message: str) -> None:
-    """An invalid declaration is refused with advice before any request, and every later use raises the same error."""
+def test_invalid_declarations_fail_when_mappers_are_configured(declare: Callable[[], Any], message: str) -> None:
+    """An invalid declaration is rejected with advice before any request, and every later use raises the same error."""
     owner, _image = declare()
     with pytest.raises(DeclarationError, match=rf"Owner\.pictures_images: .*{message}"):
         configure_mappers()
@@ -288,7 +288,7 @@ def test_refused_when_mappers_are_configured(declare: Callable[[], Any], message
         _ = owner().pictures
 
 
-def test_each_of_two_is_refused() -> None:
+def test_two_invalid_attachments() -> None:
     """Of two invalid attachments, one error is raised when mappers are configured, and each when it is used."""
     declared = [many_without_a_discriminator(), one_with_a_discriminator()]
     with pytest.raises(DeclarationError):
@@ -327,10 +327,10 @@ def dataclass_with_a_factory() -> Any:
 
 
 @pytest.mark.parametrize("declare", [declared_with_a_default, dataclass_with_a_factory])
-async def test_a_key_with_a_default_tells_pictures_apart(
+async def test_a_key_with_a_default_distinguishes_pictures(
     declare: Callable[[], Any], sqlite_database: Database, store: CountingStore
 ) -> None:
-    """Each new picture gets its value immediately, even with a constructor; thumbnails and reads use the same value."""
+    """Each new image gets its value immediately, even with a constructor; thumbnails and reads use the same value."""
     owner_class, image_class = declare()
     sessions = await started(sqlite_database, image_class.metadata, expire_on_commit=False)
     async with sessions.begin() as session:
@@ -349,8 +349,8 @@ async def test_a_key_with_a_default_tells_pictures_apart(
     assert found == dict(zip(identities, (2, 1, 1), strict=True))
 
 
-async def test_a_default_beside_one_picture(sqlite_database: Database, store: CountingStore) -> None:
-    """With one picture per owner, a key with a default only identifies the row: replacing and reading work as usual."""
+async def test_a_key_with_a_default_for_one_picture(sqlite_database: Database, store: CountingStore) -> None:
+    """With one image per owner, a key with a default only identifies the row: replacing and reading work as usual."""
     base = fresh_base()
 
     class Picture(base, Image):
@@ -398,8 +398,8 @@ async def test_object_id_of_a_key_with_a_default(sqlite_database: Database) -> N
     assert image.object_id == image.photo_id.int
 
 
-def test_a_key_of_which_one_part_has_a_default() -> None:
-    """A picture is refused if any part of its key has neither a value nor a default."""
+def test_a_key_with_a_default_for_one_part() -> None:
+    """An image is rejected if any part of its key has neither a value nor a default."""
     base = fresh_base()
 
     class Picture(base, Image):

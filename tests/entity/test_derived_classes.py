@@ -32,7 +32,7 @@ class Base(DeclarativeBase):
 
 
 class Owner(Base):
-    """Has pictures of all kinds."""
+    """An owner of images of all kinds."""
 
     __tablename__ = "owner"
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True, default=uuid.uuid4)
@@ -53,7 +53,7 @@ class Front(Base, Image, ThumbnailMarks):
 
 
 class Back(Base, Image):
-    """The other one."""
+    """The other class with this object type."""
 
     __tablename__ = "back"
     __thumbnails__ = {"card": Srcset([40], aspect=(1, 1), fallback=None)}
@@ -109,7 +109,7 @@ async def sessions(sqlite_database: Database) -> Sessions:
 
 
 async def attach(sessions: Sessions, kind: str, **values: Any) -> Any:
-    """Commit an owner with a picture; return the row of the original."""
+    """Commit an owner with an image; return the row of the original."""
     async with sessions.begin() as session:
         session.add(owner := Owner())
         row = await getattr(owner, kind).from_blob(photo("chelsea"), extra_kwargs=values)
@@ -117,19 +117,19 @@ async def attach(sessions: Sessions, kind: str, **values: Any) -> Any:
 
 
 def urls(site: Site, row: Any) -> list[str]:
-    """The URLs of all thumbnails of a row."""
+    """Return the URLs of all thumbnails of a row."""
     return [url for name in type(row).__thumbnails__ for url in site.urls(row, name)]
 
 
 async def orphans(sessions: Sessions, *object_types: str) -> set[str]:
-    """The names of the orphaned files."""
+    """Return the names of the orphaned files."""
     plan = sweep(sessions, Base, object_types=object_types, grace=timedelta(0), max_share=1, force=True)
     return {one.name async for one in plan}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_from_the_commit_to_the_sweep(sessions: Sessions, tmp_path: Path, kind: str) -> None:
-    """Each picture has its own thumbnails, which are served, deleted and swept without affecting the other's."""
+    """Each image has its own thumbnails, which are served, deleted and swept without affecting the other's."""
     (tmp_path / "files").mkdir()
     store: KeyedStore = FileSystemStore(tmp_path / "files", "/files/", fsync=False)
     if kind == "overlay":
@@ -149,7 +149,7 @@ async def test_from_the_commit_to_the_sweep(sessions: Sessions, tmp_path: Path, 
     assert await orphans(sessions, *types) == set()
     assert [one async for one in verify(sessions, Base)] == []
 
-    # The name of a thumbnail of one picture leads to no file of the other.
+    # The name of a thumbnail of one image leads to no file of the other.
     first_url, second_url = (urls(site, row)[0] for row in files)
     mixed = second_url.replace(str(second.revision)[:18], str(first.revision)[:18])
     assert is_refused(await site.ask(mixed.replace(second.object_type, first.object_type)))
@@ -177,7 +177,7 @@ async def outdate(sessions: Sessions, store: KeyedStore, row: Front) -> str:
 
 
 async def test_old_rows_of_owners_with_uuids(sessions: Sessions, tmp_path: Path) -> None:
-    """The number of their file name is too large: an error says so, and suggests what works."""
+    """The number in the file name of such a row is too large: an error says so, and suggests an alternative."""
     store = FileSystemStore(tmp_path / "files", "/files/", fsync=False)
     site = Site(store, *CLASSES)
     bind_store(sessions, store, thumbnails=site.server)

@@ -66,7 +66,7 @@ async def test_default_of_rows_that_are_not_loaded(expiring: Sessions) -> None:
 
 
 async def test_nearest(store: CountingStore) -> None:
-    """The smallest thumbnail of the whole picture that is large enough is found; other looks only by name."""
+    """The smallest thumbnail of the whole image that is large enough is found; other looks only by name."""
     user = User()
     original = await user.picture.from_blob(BLOB, store)
     await user.picture.generate_thumbnails(
@@ -105,7 +105,7 @@ async def test_nearest(store: CountingStore) -> None:
     ],
 )
 async def test_made_elsewhere(mimetype: str, variant: str, look: dict[str, Any] | None, store: CountingStore) -> None:
-    """A thumbnail made elsewhere has the variant of its type, and is found like any other."""
+    """A thumbnail made by other software has the variant of its type, and is found like any other."""
     company = Company()
     await company.logo.from_blob(SVG, store)
     row = await company.logo.from_raw_file(io.BytesIO(b"made elsewhere"), store, (150, 100), mimetype, original=False)
@@ -194,8 +194,8 @@ class MeanwhileStore(CountingStore):
         return await super().get_object(*args, **options)
 
 
-async def test_several_beside_others(database: Database) -> None:
-    """Thumbnails inserted by another transaction meanwhile are found, and the others are inserted."""
+async def test_several_while_others_are_inserted(database: Database) -> None:
+    """Thumbnails that another transaction inserts meanwhile are found, and the others are inserted."""
     sessions = await started(database, Models.metadata, expire_on_commit=False)
     if engine_of(sessions).dialect.name == "sqlite":
         pytest.skip("on SQLite whole transactions take turns")
@@ -245,6 +245,6 @@ async def test_copy_to_another_owner(sessions: Sessions, store: CountingStore) -
 
 
 async def test_copy_of_nothing(sessions: Sessions, store: CountingStore) -> None:
-    """An empty set has no picture to copy."""
+    """An empty set has no image to copy."""
     with pytest.raises(NoOriginalError):
         await User().picture.from_file(User().picture.require_original(), store)

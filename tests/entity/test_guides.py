@@ -26,7 +26,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 @pytest.fixture
 async def session(sessions: Sessions, store: CountingStore) -> AsyncIterator[AsyncSession]:
-    """A session in which user 1 has a picture, and post 1 has two."""
+    """A session in which user 1 has an image, and post 1 has two."""
     async with sessions() as session:
         user, post = User(id=1, name="Ada"), Post(id=1)
         session.add_all([user, post])
@@ -59,7 +59,7 @@ async def get_post(session: AsyncSession) -> Post:
 async def test_the_declaration_with_columns_and_without_annotations(
     sqlite_database: Database, store: CountingStore
 ) -> None:
-    """A model of the guide, written with ``Column`` and without annotations, supports pictures."""
+    """A model of the guide, written with ``Column`` and without annotations, supports images."""
     base: Any = declarative_base()
 
     class User(base):
@@ -298,7 +298,7 @@ async def test_choosing_an_image_set(session: AsyncSession, store: CountingStore
         assert await first_photo.make_blob() == photos.photo("rocket")
 
 
-async def test_a_key_without_pictures_is_there_to_attach_to(session: AsyncSession, store: CountingStore) -> None:
+async def test_attaching_to_an_empty_image_set(session: AsyncSession, store: CountingStore) -> None:
     """An image attached to an empty set gets the set's key."""
     post = await get_post(session)
     new_photo = post.photos.get_image_set(order_index=9)
@@ -311,7 +311,7 @@ async def test_a_key_without_pictures_is_there_to_attach_to(session: AsyncSessio
 
 
 async def test_enumerating_all_image_sets(session: AsyncSession, store: CountingStore) -> None:
-    """``image_sets`` contains the attached pictures in the order of their keys."""
+    """``image_sets`` contains the attached images in the order of their keys."""
     post = await get_post(session)
     with store_context(store):
         urls = [image_set.find_thumbnail(width=300).locate() for image_set in post.photos.image_sets]
@@ -323,7 +323,7 @@ async def test_enumerating_all_image_sets(session: AsyncSession, store: Counting
 
 
 async def test_a_user_is_added_after_its_pictures(sessions: Sessions, store: CountingStore) -> None:
-    """Pictures can be attached, and thumbnails made, before the owner is added to a session."""
+    """Images can be attached, and thumbnails made, before the owner is added to a session."""
     with store_context(store):
         user = User()
         await user.picture.from_file(io.BytesIO(photos.photo("coffee")))

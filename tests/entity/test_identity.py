@@ -25,7 +25,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 @dataclass
 class Models:
-    """An owner class with pictures and values, and its metadata."""
+    """An owner class with images and values, and its metadata."""
 
     owner: Any
     metadata: MetaData
@@ -34,7 +34,7 @@ class Models:
 
 
 def unhashable() -> Models:
-    """Dataclasses that compare by value; two pictures of one owner are equal."""
+    """Dataclasses that compare by value; two images of one owner are equal."""
 
     class Base(MappedAsDataclass, DeclarativeBase):
         pass
@@ -107,7 +107,7 @@ async def sessions(sqlite_database: Database, models: Models) -> Sessions:
 
 
 def is_one_of(row: object, rows: Any) -> bool:
-    """Return whether a row is among others, by identity."""
+    """Return ``True`` if a row is among others, by identity."""
     return any(row is other for other in rows)
 
 
@@ -144,8 +144,8 @@ async def test_a_picture_is_attached_replaced_and_deleted(
 
 
 @pytest.mark.parametrize("new", [True, False])
-async def test_what_is_pending_is_replaced(models: Models, sessions: Sessions, store: CountingStore, new: bool) -> None:
-    """The right pending rows are removed, for new and stored owners, with and without a session."""
+async def test_pending_rows_are_replaced(models: Models, sessions: Sessions, store: CountingStore, new: bool) -> None:
+    """Replacing removes the right pending rows, for new and stored owners, with and without a session."""
     with store_context(store):
         async with sessions() as session, session.begin():
             session.add(owner := models.owner(id=1))
@@ -188,7 +188,7 @@ async def test_a_file_is_adopted_once(models: Models, sessions: Sessions, store:
 
 
 async def test_one_of_many_is_deleted(models: Models, sessions: Sessions, store: CountingStore) -> None:
-    """One of several pictures is deleted by its set, by the session and with its owner; the others remain."""
+    """One of several images is deleted by its set, by the session and with its owner; the others remain."""
     with store_context(store):
         async with sessions() as session, session.begin():
             for identity in (1, 2, 3):
@@ -207,7 +207,7 @@ async def test_one_of_many_is_deleted(models: Models, sessions: Sessions, store:
 
 
 async def test_a_savepoint_is_rolled_back(models: Models, sessions: Sessions, store: CountingStore) -> None:
-    """After the rollback the replaced pictures exist, and those attached in the savepoint do not."""
+    """After the rollback the replaced images exist, and those attached in the savepoint do not."""
     with store_context(store):
         async with sessions() as session, session.begin():
             session.add(owner := models.owner(id=1))

@@ -80,7 +80,7 @@ def test_object_type_is_the_table_with_hyphens() -> None:
 
 
 def test_object_id_is_the_integer_or_uuid_of_the_owner() -> None:
-    """An integer key is its own number, and a UUID is converted to its number."""
+    """The ``object_id`` of an integer key is the key, and that of a UUID is its number."""
     key = uuid.uuid4()
     assert UserPicture(user_id=7).object_id == 7
     assert PlacePicture(place_id=key).object_id == key.int
@@ -126,7 +126,7 @@ def test_identity() -> None:
     assert not UserPicture(original=True).reproducible
 
 
-def test_columns_come_in_a_good_order() -> None:
+def test_the_order_of_columns() -> None:
     """The owner's key comes first in the table and in its primary key, then size and look."""
     assert [column.name for column in UserPicture.__table__.primary_key] == ["user_id", "width", "height", "variant"]
     assert [column.name for column in UserPicture.__table__.columns][4:] == [
@@ -258,7 +258,7 @@ def test_html_is_escaped() -> None:
     assert html.endswith('.jpg" width="451" height="300" alt="">')
 
 
-def test_pictures_are_described_in_words() -> None:
+def test_alt_of_images() -> None:
     """``alt`` is escaped; without text the attribute is present and empty."""
 
     with store_context(MemoryStore()):
@@ -269,7 +269,7 @@ def test_pictures_are_described_in_words() -> None:
     assert html.endswith(' alt="A &quot;cat&quot; &amp; &lt;dog&gt;">')
 
 
-async def test_expired_rows_say_what_to_do(expiring: Sessions, store: CountingStore) -> None:
+async def test_expired_rows_raise_an_error_with_advice(expiring: Sessions, store: CountingStore) -> None:
     """Every synchronous use of an expired row raises the same error, and so does opening it."""
     async with expiring() as session:
         user = User(id=1)
@@ -310,7 +310,7 @@ async def test_images_queried_by_themselves(sessions: Sessions, store: CountingS
 
 
 async def test_uuid_owners(database: Database, store: CountingStore) -> None:
-    """An owner whose UUID is generated in the flush can have a picture on each database."""
+    """An owner whose UUID is generated in the flush can have an image on each database."""
     sessions = await started(database, UUIDBase.metadata)
     async with sessions() as session, session.begin():
         place = Place()
@@ -384,7 +384,7 @@ def test_columns_of_the_mixin_in_queries() -> None:
 
 
 async def test_columns_of_the_mixin_on_a_database(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Such a query can be executed."""
+    """A query of such columns can be executed."""
     async with sessions() as session:
         assert (await session.scalars(select(UserPicture).order_by(Image.width, Image.sha256))).all() == []
 
@@ -397,7 +397,7 @@ def test_size_can_be_assigned() -> None:
 
 
 def test_the_set_of_an_image() -> None:
-    """An image's ``identity_map`` selects its set, including the owner's key; another owner's key is refused."""
+    """An image's ``identity_map`` selects its set, including the owner's key; another owner's key is rejected."""
     post = Post(id=1)
     image = PostPhoto(post_id=1, order_index=2, width=3, height=4, variant="")
     assert post.photos.get_image_set(**image.identity_map).identity == {"order_index": 2}

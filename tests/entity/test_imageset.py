@@ -1,4 +1,4 @@
-"""Attaching pictures, and making thumbnails of them."""
+"""Attaching images and making thumbnails of them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def drawings(sqlite_database: Database, store: CountingStore) -> Sessions:
 
 @pytest.fixture
 async def session(sessions: Sessions, store: CountingStore) -> AsyncIterator[AsyncSession]:
-    """A session with a bound store and a persistent user 1 without a picture."""
+    """A session with a bound store and a persistent user 1 without an image."""
     bind_store(sessions, store)
     async with sessions() as session:
         session.add(User(id=1))
@@ -85,7 +85,7 @@ async def user_of(session: AsyncSession) -> User:
 
 
 class Sources:
-    """Opens each kind of source with the bytes of a file."""
+    """Factory of each kind of source with the bytes of a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,8 +143,8 @@ async def test_sources(kind: str, session: AsyncSession, store: CountingStore, t
         await source.aclose()
 
 
-async def test_a_file_is_read_from_where_it_stands(session: AsyncSession) -> None:
-    """Bytes that were read before are not part of the picture."""
+async def test_a_file_is_read_from_its_position(session: AsyncSession) -> None:
+    """Bytes that were read before are not part of the image."""
     user = await user_of(session)
     file = io.BytesIO(b"header" + BLOB)
     file.seek(6)
@@ -165,8 +165,8 @@ async def test_a_file_is_read_from_where_it_stands(session: AsyncSession) -> Non
     ],
     ids=["nothing", "head", "other", "truncated", "tiff", "svg", "path", "text"],
 )
-async def test_what_is_no_picture_changes_nothing(source: Any, error: type[Exception], session: AsyncSession) -> None:
-    """A refused file leaves the current picture unchanged and nothing pending."""
+async def test_a_rejected_file_changes_nothing(source: Any, error: type[Exception], session: AsyncSession) -> None:
+    """A rejected file leaves the current image unchanged, and nothing is pending."""
     user = await user_of(session)
     before = await user.picture.from_blob(BLOB)
     await session.commit()
@@ -229,8 +229,8 @@ async def test_metadata_is_kept_or_stripped(session: AsyncSession) -> None:
     assert thumbnail.size == (100, 67)
 
 
-async def test_raw_files_are_taken_at_their_word(session: AsyncSession) -> None:
-    """A given size and type are not examined; omitted ones are detected."""
+async def test_the_size_and_type_of_raw_files(session: AsyncSession) -> None:
+    """A given size and type are used without examination; omitted ones are detected."""
     user = await user_of(session)
     image = await user.picture.from_raw_file(b"anything", size=(10, 20), mimetype="image/x-own")
     assert (image.size, image.mimetype, image.original) == ((10, 20), "image/x-own", True)
@@ -244,7 +244,7 @@ async def test_raw_files_are_taken_at_their_word(session: AsyncSession) -> None:
         await user.picture.from_raw_file(b"anything")
 
 
-async def test_a_raw_thumbnail_takes_the_place_of_one_of_its_size(session: AsyncSession, store: CountingStore) -> None:
+async def test_a_raw_thumbnail_replaces_one_of_the_same_size(session: AsyncSession, store: CountingStore) -> None:
     """A thumbnail made elsewhere is added to the others, and replaces the one with the same size."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
@@ -262,7 +262,7 @@ async def test_a_raw_thumbnail_takes_the_place_of_one_of_its_size(session: Async
 # --- stores ----------------------------------------------------------------------------------------------------------
 
 
-async def test_which_store(sessions: Sessions) -> None:
+async def test_precedence_of_stores(sessions: Sessions) -> None:
     """The argument precedes the context, the session and the process; without any store, nothing is read."""
     default, bound, current, given = stores = [CountingStore() for _ in range(4)]
     set_default_store(default)
@@ -289,7 +289,7 @@ async def test_which_store(sessions: Sessions) -> None:
 
 
 async def test_the_store_of_attaching_is_remembered(sessions: Sessions, store: CountingStore) -> None:
-    """Thumbnails made in the same session go to the store of the picture."""
+    """Thumbnails made in the same session go to the store of the image."""
     other = CountingStore("other:/")
     async with sessions() as session, session.begin():
         user = User(id=1)
@@ -340,7 +340,7 @@ FORMS: dict[str, tuple[dict[str, Any], tuple[int, int], str, str]] = {
 async def test_forms_of_thumbnails(
     arguments: dict[str, Any], size: tuple[int, int], mimetype: str, variant: str, session: AsyncSession
 ) -> None:
-    """Each form yields a picture of its size and look, the same row when repeated, and a stored file."""
+    """Each form yields an image of its size and look, the same row when repeated, and a stored file."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     image = await user.picture.generate_thumbnail(**arguments)
@@ -353,7 +353,7 @@ async def test_forms_of_thumbnails(
     assert image.byte_size == len(await image.make_blob())
 
 
-async def test_looks_of_one_size_stand_beside_each_other(session: AsyncSession, store: CountingStore) -> None:
+async def test_several_looks_of_one_size(session: AsyncSession, store: CountingStore) -> None:
     """Several looks of one size are separate rows, each found by its arguments."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
@@ -426,7 +426,7 @@ async def test_a_thumbnail_of_the_originals_size_is_not_the_original(
 async def test_a_thumbnail_made_elsewhere_may_have_the_originals_size(
     session: AsyncSession, store: CountingStore
 ) -> None:
-    """It replaces no original, but the thumbnail of the same size, before and after it is flushed."""
+    """A thumbnail of the original's size replaces a thumbnail of this size, not the original, also after a flush."""
     user = await user_of(session)
     original = await user.picture.from_blob(BLOB)
     for _ in range(2):
@@ -458,7 +458,7 @@ async def test_rows_of_the_predecessor_have_thumbnails_of_their_own_size(
     assert await user.picture.make_blob() == BLOB
 
 
-async def test_widths_that_make_the_same_thumbnail_are_one(session: AsyncSession, store: CountingStore) -> None:
+async def test_widths_of_the_same_thumbnail_share_a_row(session: AsyncSession, store: CountingStore) -> None:
     """Nothing is enlarged, and several sizes beyond the original's share one row, rendered once."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
@@ -474,7 +474,7 @@ async def test_widths_that_make_the_same_thumbnail_are_one(session: AsyncSession
 
 
 async def test_without_an_original(session: AsyncSession) -> None:
-    """Methods that need an original name the set without one, and an empty set is false."""
+    """Without an original, methods that need one raise an error that names the set, and the set is false."""
     user = await user_of(session)
     for use in (
         user.picture.require_original,
@@ -501,8 +501,8 @@ async def test_without_an_original(session: AsyncSession) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"width": 0}, {"width": 10, "ratio": 0.5}, {"width": 10, "fit": "cover"}])
-async def test_arguments_that_make_no_thumbnail(arguments: Any, session: AsyncSession) -> None:
-    """Invalid arguments are refused before anything else is done."""
+async def test_invalid_arguments_of_thumbnails(arguments: Any, session: AsyncSession) -> None:
+    """Invalid arguments are rejected before anything else is done."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     with pytest.raises((ValueError, DeclarationError)):
@@ -584,7 +584,7 @@ async def test_many_sizes_of_one_decode(session: AsyncSession, store: CountingSt
 
 
 async def test_replacing_while_a_thumbnail_is_made(session: AsyncSession) -> None:
-    """A thumbnail of the old picture is not added to the new one."""
+    """A thumbnail of the old image is not added to the new one."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     loop = asyncio.get_running_loop()
@@ -608,7 +608,7 @@ async def test_replacing_while_a_thumbnail_is_made(session: AsyncSession) -> Non
 
 
 async def test_transient_owners(sessions: Sessions, store: CountingStore) -> None:
-    """Pictures of an owner without a session can be made, replaced, read and deleted without storing anything."""
+    """Images of an owner without a session can be made, replaced, read and deleted without storing anything."""
     bind_store(sessions, store)
     user = User(id=1)
     await user.picture.from_blob(photos.photo("coffee"), store)
@@ -631,7 +631,7 @@ async def test_transient_owners(sessions: Sessions, store: CountingStore) -> Non
 
 
 async def test_pending_owners_get_their_thumbnail_in_the_database(sessions: Sessions, store: CountingStore) -> None:
-    """``get_or_generate_thumbnail`` inserts a new owner with its picture."""
+    """``get_or_generate_thumbnail`` inserts a new owner with its image."""
     bind_store(sessions, store)
     async with sessions() as session:
         user = User(id=1)
@@ -772,7 +772,7 @@ async def test_get_or_generate_does_not_hide_the_errors_of_others(drawings: Sess
             await drawing.picture.get_or_generate_thumbnail(width=50)
 
 
-async def test_get_or_generate_with_a_column_of_ones_own(sqlite_database: Database, store: CountingStore) -> None:
+async def test_get_or_generate_if_the_database_rejects_the_row(sqlite_database: Database, store: CountingStore) -> None:
     """A row that can never be inserted raises the database's error, and the session remains usable."""
 
     class Base(DeclarativeBase):
@@ -801,7 +801,7 @@ async def test_get_or_generate_with_a_column_of_ones_own(sqlite_database: Databa
 
 
 async def test_a_picture_is_deleted_once(session: AsyncSession, store: CountingStore) -> None:
-    """Concurrent tasks that load and delete one picture do not disturb each other."""
+    """Concurrent tasks that load and delete one image do not disturb each other."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     await user.picture.generate_thumbnail(width=50)
@@ -811,7 +811,7 @@ async def test_a_picture_is_deleted_once(session: AsyncSession, store: CountingS
     assert await store.names() == []
 
 
-async def test_get_or_generate_after_the_owner_has_gone(database: Database, store: CountingStore) -> None:
+async def test_get_or_generate_for_a_deleted_owner(database: Database, store: CountingStore) -> None:
     """If the owner was deleted meanwhile, no row is found, and the database's error is raised."""
     sessions = await started(database, Models.metadata, expire_on_commit=False)
     bind_store(sessions, store)
@@ -831,7 +831,7 @@ async def test_get_or_generate_after_the_owner_has_gone(database: Database, stor
 
 
 async def test_hooks_may_change_the_size(session: AsyncSession) -> None:
-    """A callable that crops makes a thumbnail of its own size, which is found again by its look."""
+    """A callable that crops makes a thumbnail of the resulting size, which is found again by its look."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     arguments = {"width": 100, "variant": "square", "postprocess": lambda image: image.crop(0, 0, 60, 60)}
@@ -841,7 +841,7 @@ async def test_hooks_may_change_the_size(session: AsyncSession) -> None:
     assert user.picture.find_thumbnail(60, variant="square") is image
 
 
-# --- many pictures ---------------------------------------------------------------------------------------------------
+# --- many images -----------------------------------------------------------------------------------------------------
 
 
 async def test_several_photos_of_a_post(session: AsyncSession, store: CountingStore) -> None:
@@ -885,7 +885,7 @@ WRONG_KEYS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("key", "message"), WRONG_KEYS.values(), ids=WRONG_KEYS)
 def test_wrong_keys_of_image_sets(key: dict[str, Any], message: str) -> None:
-    """Unknown, missing and empty discriminators are named."""
+    """The error names unknown, missing and empty discriminators."""
     with pytest.raises(DeclarationError, match=f"Post.photos>.*{message}"):
         Post(id=1).photos.get_image_set(**key)
 
@@ -919,8 +919,8 @@ async def test_image_sets_in_the_order_of_the_declaration(sqlite_database: Datab
         assert [photo.identity["order_index"] for photo in owner.photos.image_sets] == [3, 2, 1]
 
 
-async def test_one_of_the_sets_of_an_owner_is_loaded(sessions: Sessions, store: CountingStore) -> None:
-    """The other sets stay unloaded, and a picture can be attached beside them."""
+async def test_loading_one_of_several_sets(sessions: Sessions, store: CountingStore) -> None:
+    """The other sets stay unloaded, and an image can be attached beside them."""
     bind_store(sessions, store)
     async with sessions() as session, session.begin():
         session.add(post := Post(id=1))

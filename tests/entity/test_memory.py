@@ -1,4 +1,4 @@
-"""A large original passes through in constant memory."""
+"""Attaching a large original takes constant memory."""
 
 from __future__ import annotations
 

@@ -110,8 +110,8 @@ async def test_crops_follow_the_focal_point_of_the_original(sessions: Sessions) 
 
 
 @pytest.mark.parametrize("point", [(0.5, 1.2), (-0.1, 0.5), ("1", 0), (0.5,), 0.5, (None, 0.5)])
-def test_points_outside_of_the_picture_are_refused(point: Any) -> None:
-    """Invalid points are refused by both setters, and the row keeps its point."""
+def test_points_outside_of_the_picture_are_rejected(point: Any) -> None:
+    """Invalid points are rejected by both setters, and the row keeps its point."""
     row = ProductPhoto(focal_x=0.25, focal_y=1)
     with pytest.raises((ValueError, DeclarationError), match="focal point: expected 2 numbers from 0 to 1"):
         row.focal_point = point
@@ -123,7 +123,7 @@ def test_points_outside_of_the_picture_are_refused(point: Any) -> None:
     assert row.focal_point is None
 
 
-async def test_a_point_that_is_not_loaded_is_asked_for(sessions: Sessions) -> None:
+async def test_a_deferred_point(sessions: Sessions) -> None:
     """A deferred focal point does not cause a query in a synchronous call."""
     number = await product_with(sessions)
     async with sessions() as session:
@@ -136,8 +136,8 @@ async def test_a_point_that_is_not_loaded_is_asked_for(sessions: Sessions) -> No
 # --- placeholders ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_first_thumbnail_brings_the_placeholder(sessions: Sessions, store: CountingStore) -> None:
-    """One read of the original serves both; more thumbnails leave the columns alone; a new original resets them."""
+async def test_the_first_thumbnail_sets_the_placeholder(sessions: Sessions, store: CountingStore) -> None:
+    """One read of the original serves both; more thumbnails do not change the columns; a new original resets them."""
     _, expected = await asyncio.to_thread(render_with_preview, BLOB, [])
     number = await product_with(sessions)
     async with sessions() as session:
@@ -203,7 +203,7 @@ async def test_workers_on_one_picture_take_turns(sessions: Sessions) -> None:
         assert product.photo.require_original().thumbhash
 
 
-async def test_pictures_from_before_get_their_placeholders(sessions: Sessions) -> None:
+async def test_existing_pictures_get_placeholders(sessions: Sessions) -> None:
     """After the mixin is added, any call that makes thumbnails fills the columns, even if none is missing."""
     number = await product_with(sessions)
     async with sessions.begin() as session:
@@ -217,7 +217,7 @@ async def test_pictures_from_before_get_their_placeholders(sessions: Sessions) -
         assert [bool(row.thumbhash) for row in rows] == [False, True]
 
 
-async def test_a_deferred_placeholder_is_left_alone(sessions: Sessions, store: CountingStore) -> None:
+async def test_a_deferred_placeholder_is_not_changed(sessions: Sessions, store: CountingStore) -> None:
     """A deferred column is neither loaded nor overwritten."""
     number = await product_with(sessions)
     async with sessions.begin() as session:
@@ -232,7 +232,7 @@ async def test_a_deferred_placeholder_is_left_alone(sessions: Sessions, store: C
         assert store.calls == []
 
 
-async def test_a_detached_owner_keeps_what_it_has(sessions: Sessions, store: CountingStore) -> None:
+async def test_existing_thumbnails_of_a_detached_owner(sessions: Sessions, store: CountingStore) -> None:
     """Existing thumbnails are returned without a session, and nothing is read for a placeholder."""
     number = await product_with(sessions)
     async with sessions() as session:
@@ -252,8 +252,8 @@ async def test_a_detached_owner_keeps_what_it_has(sessions: Sessions, store: Cou
 # --- settings of the class -------------------------------------------------------------------------------------------
 
 
-async def test_a_class_may_want_placeholders_and_no_metadata(sessions: Sessions) -> None:
-    """Both are done when a picture is attached; the argument of a call overrides the setting for metadata."""
+async def test_a_class_can_require_placeholders_and_stripping(sessions: Sessions) -> None:
+    """Both are done when an image is attached; the argument ``strip_metadata`` overrides the setting of the class."""
     small = photos.saved(photos.opened("chelsea", (390, 260)), "JPEG", exif=photos.exif())
     async with sessions.begin() as session:
         session.add(product := Product())
@@ -279,7 +279,7 @@ async def test_a_class_may_want_placeholders_and_no_metadata(sessions: Sessions)
     ],
 )
 async def test_large_originals_are_reduced(make: Any, size: tuple[int, int], mimetype: str, sessions: Sessions) -> None:
-    """Row and file are those of the reduced picture, which has no metadata."""
+    """Row and file are those of the reduced image, which has no metadata."""
     async with sessions.begin() as session:
         session.add(product := Product())
         image = await product.eager.from_blob(make())
@@ -295,8 +295,8 @@ async def test_large_originals_are_reduced(make: Any, size: tuple[int, int], mim
         assert (await product.plain.from_blob(photos.large())).size == (400, 300)
 
 
-async def test_refused_originals_change_nothing(sessions: Sessions) -> None:
-    """A picture that is too small, too wide or damaged leaves the current picture unchanged."""
+async def test_rejected_originals_change_nothing(sessions: Sessions) -> None:
+    """An image that is too small, too wide or damaged leaves the current image unchanged."""
     async with sessions() as session:
         session.add(product := Product())
         image = await product.eager.from_blob(BLOB)

@@ -19,7 +19,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 async def test_empty_after_the_flush(sessions: Sessions) -> None:
-    """The set of a new owner without a picture is empty after the flush, without a query."""
+    """The set of a new owner without an image is empty after the flush, without a query."""
     async with sessions() as session:
         session.add_all([user := User(), post := Post()])
         await session.flush()
@@ -30,7 +30,7 @@ async def test_empty_after_the_flush(sessions: Sessions) -> None:
 
 
 async def test_empty_after_the_commit(sessions: Sessions) -> None:
-    """It is still empty after a commit that expires nothing, and after the session is closed."""
+    """The set is still empty after a commit that expires nothing, and after the session is closed."""
     async with sessions.begin() as session:
         session.add(user := User())
     assert not user.picture
@@ -49,7 +49,7 @@ async def test_expired_by_the_commit(expiring: Sessions) -> None:
 
 
 async def test_attach_after_the_flush(sessions: Sessions, store: CountingStore) -> None:
-    """A picture that is attached after the owner's flush is stored and loaded."""
+    """An image that is attached after the owner's flush is stored and loaded."""
     async with sessions.begin() as session:
         session.add(user := User())
         await session.flush()
@@ -59,7 +59,7 @@ async def test_attach_after_the_flush(sessions: Sessions, store: CountingStore) 
 
 
 async def test_rolled_back(sessions: Sessions, store: CountingStore) -> None:
-    """An owner whose INSERT was rolled back can be added again, with a picture."""
+    """An owner whose INSERT was rolled back can be added again, with an image."""
     async with sessions() as session:
         session.add(user := User())
         await session.flush()
@@ -71,8 +71,8 @@ async def test_rolled_back(sessions: Sessions, store: CountingStore) -> None:
         assert user.picture
 
 
-async def test_an_owner_in_the_place_of_a_deleted_one(sessions: Sessions, store: CountingStore) -> None:
-    """A new owner with the primary key of one deleted in the same flush does not have its picture."""
+async def test_an_owner_with_the_key_of_a_deleted_one(sessions: Sessions, store: CountingStore) -> None:
+    """A new owner with the primary key of one deleted in the same flush does not have its image."""
     async with sessions.begin() as session:
         session.add(user := User(id=7))
         await user.picture.from_blob(photos.photo("chelsea"), store)
@@ -87,7 +87,7 @@ async def test_an_owner_in_the_place_of_a_deleted_one(sessions: Sessions, store:
 
 @pytest.mark.parametrize("kind", [concrete_inheritance, joined_inheritance, attachment_on_a_joined_subclass])
 async def test_inherited(sqlite_database: Database, kind: Any) -> None:
-    """The same holds for owners with every kind of inheritance."""
+    """The set is empty after the flush for owners with every kind of inheritance."""
     found = kind()
     sessions = await started(sqlite_database, found.metadata, expire_on_commit=False)
     async with sessions.begin() as session:

@@ -47,7 +47,7 @@ from tests.entity.models import CountingStore, started
 
 @dataclass
 class Kind:
-    """An owner class and its image class, and a function that creates an owner."""
+    """An owner class, its image class, and a function that creates an owner."""
 
     owner: Any
     image: Any
@@ -463,7 +463,7 @@ def concrete_images() -> Kind:
 
 
 def advanced_alchemy() -> Kind:
-    """Base classes with a key, timestamps and a registry; the key of the picture is longer than usual."""
+    """Base classes with a key, timestamps and a registry; the key of the image is longer than usual."""
 
     class Owner(UUIDAuditBase):
         __tablename__ = f"owner_{uuid.uuid4().hex[:8]}"
@@ -564,7 +564,7 @@ KINDS = [
 async def test_an_owner_of_each_kind_has_a_picture(
     make: Callable[[], Kind], sqlite_database: Database, store: CountingStore
 ) -> None:
-    """A picture can be attached to a new owner, stored, replaced, thumbnailed and deleted with it."""
+    """An image can be attached to a new owner, stored, replaced, thumbnailed and deleted with it."""
     kind = make()
     sessions = await started(sqlite_database, kind.metadata)
     async with sessions() as session, session.begin():
@@ -615,8 +615,8 @@ async def test_a_retried_upload_of_a_sqlmodel_row(sqlite_database: Database, sto
         assert await image.make_blob(store) == photos.photo("chelsea")
 
 
-def test_a_concrete_subclass_without_an_attachment_of_its_own_is_told_so() -> None:
-    """The inherited attachment refers to another table's images, so its use is refused."""
+def test_a_concrete_subclass_needs_its_own_attachment() -> None:
+    """The inherited attachment refers to another table's images, so its use raises an error."""
     base = fresh_base()
 
     class Person(base):

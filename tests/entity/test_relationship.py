@@ -74,8 +74,8 @@ async def test_back_populates(people: Sessions) -> None:
         assert new.person is person
 
 
-def test_back_populates_of_something_else() -> None:
-    """SQLAlchemy refuses a name that is not an attachment, and a missing class."""
+def test_invalid_back_populates() -> None:
+    """SQLAlchemy rejects a name that is not an attachment, and a missing class."""
 
     class Own(DeclarativeBase):
         pass
@@ -110,7 +110,7 @@ async def test_awaitable_attributes(people: Sessions) -> None:
 
 
 @pytest.mark.parametrize("option", [raiseload, noload])
-async def test_what_must_not_be_loaded(people: Sessions, option: Any) -> None:
+async def test_rows_that_must_not_be_loaded(people: Sessions, option: Any) -> None:
     """Rows that a query must not load are not loaded in ``run_sync`` either."""
     async with people() as session:
         query = select(Person).options(raiseload(Person.portrait))
@@ -142,7 +142,7 @@ async def test_refresh_by_the_key_of_the_attribute(people: Sessions) -> None:
 
 
 async def test_files_that_were_read_before(sessions: Sessions, store: CountingStore) -> None:
-    """A source without bytes was probably read before: the error suggests ``seek(0)``."""
+    """A source without bytes was probably read before, so the error suggests ``seek(0)``."""
     for attach in (User().picture.from_file, User().picture.from_raw_file):
         with pytest.raises(ValueError, match=r"got no bytes; if the file was read before, call seek\(0\) first"):
             await attach(b"", store)

@@ -1,4 +1,4 @@
-"""AVIF and HEIC files assembled from pictures coded by other programs (ISO 14496-12, ISO 23008-12)."""
+"""AVIF and HEIC files assembled from images coded by other programs (ISO 14496-12, ISO 23008-12)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def box(name: bytes, *parts: bytes) -> bytes:
 
 
 def ispe(width: int, height: int) -> bytes:
-    """Return the property of a picture's size."""
+    """Return the property of an image's size."""
     return box(b"ispe", bytes(4), struct.pack(">II", width, height))
 
 

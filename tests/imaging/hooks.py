@@ -1,4 +1,4 @@
-"""Importable callables for recipes, which report their findings by the size of the picture that they return."""
+"""Importable callables for recipes, which report their findings by the size of the image that they return."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def painted(image: pyvips.Image) -> pyvips.Image:
 
 
 def loaded(image: pyvips.Image) -> pyvips.Image:
-    """Return a picture as wide as the number of heavy modules that are loaded."""
+    """Return an image as wide as the number of heavy modules that are loaded."""
     return image.crop(0, 0, 1 + sum(name in sys.modules for name in ("sqlalchemy", "aiohttp")), 1)
 
 
@@ -38,7 +38,7 @@ def whole_package(image: pyvips.Image) -> pyvips.Image:
 
 
 def process(image: pyvips.Image) -> pyvips.Image:
-    """Return a picture as wide as the process id."""
+    """Return an image as wide as the process id."""
     return pyvips.Image.black(os.getpid() % 16_000 + 1, 1, bands=3)
 
 
@@ -57,7 +57,7 @@ def greedy(image: pyvips.Image) -> pyvips.Image:
 
 
 def swollen(image: pyvips.Image) -> pyvips.Image:
-    """Return a picture of 1.8 GB."""
+    """Return an image of 1.8 GB."""
     return pyvips.Image.black(30_000, 20_000, bands=3).copy_memory()
 
 
@@ -86,7 +86,7 @@ def gone(image: pyvips.Image) -> pyvips.Image:
 
 
 def confined(image: pyvips.Image) -> pyvips.Image:
-    """Return a picture that is 2 wide if no file can be written, and one higher without a network."""
+    """Return an image that is 2 wide if no file can be written, and one higher without a network."""
     width, height = 1, 1
     file = os.open("/tmp", os.O_TMPFILE | os.O_RDWR)
     try:

@@ -1,4 +1,4 @@
-"""AVIF and HEIC: the primary picture only, compared with a second decoder; and contradictory tables."""
+"""AVIF and HEIC: the primary image only, compared with a second decoder; and contradictory tables."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def difference(first: Image.Image, second: Image.Image) -> float:
 
 
 def corner() -> Image.Image:
-    """Return a picture of 64 x 32 in red, with a transparent green upper left quarter."""
+    """Return an image of 64 x 32 in red, with a transparent green upper left quarter."""
     picture = Image.new("RGBA", (64, 32), (200, 50, 50, 255))
     picture.paste((0, 200, 0, 0), (0, 0, 32, 16))
     return picture
 
 
 def coded(picture: Image.Image, **options: Any) -> list[Entry]:
-    """Return the coded pictures of an AVIF, each with its size."""
+    """Return the coded images of an AVIF, each with its size."""
     items = [item for item in parsed(avif(picture, **options)) if item.kind == b"av01"]
     for item in items:
         item.properties.append(ispe(*picture.size))
@@ -92,14 +92,14 @@ def test_alpha_of_a_limited_range_reaches_opaque() -> None:
 
 
 @pytest.mark.parametrize("turned", [(True, True), (True, False), (False, True), (False, False)])
-def test_alpha_is_turned_as_its_picture_is(turned: tuple[bool, bool]) -> None:
+def test_a_rotation_applies_to_the_alpha_channel(turned: tuple[bool, bool]) -> None:
     """A rotation of either item applies to both, as in libavif."""
     items = coded(corner(), subsampling="4:4:4")
     items[1].properties.append(ALPHA)
     for item, is_turned in zip(items, turned, strict=True):
         item.properties += [QUARTER_TURN] * is_turned
     data = built(items, references=[(b"auxl", 2, [1])])
-    is_read = turned[0] >= turned[1]  # libavif refuses the other one
+    is_read = turned[0] >= turned[1]  # libavif rejects the other one
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))) if is_read else corner()
     found = probe(data)
     assert (found.width, found.height, found.has_alpha) == (*expected.size, True)
@@ -116,8 +116,8 @@ def test_a_clean_aperture_crops() -> None:
 
 
 @pytest.mark.parametrize(("across", "down"), [(-27, -19), (27, 19), (1, -9)])
-def test_a_clean_aperture_may_be_anywhere_in_the_picture(across: int, down: int) -> None:
-    """The offset of its centre from that of the picture is in halves of a pixel here (ISO 14496-12, 12.1.4)."""
+def test_the_offset_of_a_clean_aperture(across: int, down: int) -> None:
+    """Its offset is relative to the centre of the image (ISO 14496-12, 12.1.4), and can be in halves of a pixel."""
     picture = photos.opened("chelsea", (64, 48))
     (item,) = coded(picture, quality=100, subsampling="4:4:4")
     numbers = struct.pack(">4IiIiI", 37, 1, 29, 1, across, 2, down, 2)
@@ -145,8 +145,8 @@ def test_deep_grey_is_read(bits: int) -> None:
     assert found.getpixel((9, 9)) == pytest.approx(156, abs=2)
 
 
-def test_many_pictures_in_one_file_cost_nothing() -> None:
-    """Only the first of 286 pictures is read; libvips' loader accepts at most 256."""
+def test_files_with_many_pictures() -> None:
+    """Only the first of 286 images is read; libvips' loader accepts at most 256."""
     first = photos.opened("chelsea", (64, 64))
     file = io.BytesIO()
     several = pillow_heif.from_pillow(first)
@@ -157,7 +157,7 @@ def test_many_pictures_in_one_file_cost_nothing() -> None:
     assert difference(first, rendered(file.getvalue(), 64)) < 3
 
 
-def test_tiles_are_put_together() -> None:
+def test_tiles_are_joined() -> None:
     """A grid of two rows of tiles (ISO 23008-12, 6.6.2.3), as phones write it, is joined."""
     picture = photos.opened("chelsea", (128, 128))
     tiles = []
@@ -193,8 +193,8 @@ def claiming(samples: int) -> bytes:
 
 
 @pytest.mark.parametrize("frames", [1_001, 18_000_000, 0xFFFF_FFFF])
-def test_claimed_samples_cost_nothing(frames: int) -> None:
-    """Tables that claim millions of samples used to take a gigabyte."""
+def test_tables_that_claim_many_samples(frames: int) -> None:
+    """Tables that claim too many samples are rejected within a second of CPU time."""
     data = claiming(frames)
     start = time.thread_time()
     with pytest.raises(ImageTooLargeError, match="max_frames"):
@@ -202,7 +202,7 @@ def test_claimed_samples_cost_nothing(frames: int) -> None:
     assert time.thread_time() - start < 1
 
 
-def test_films_that_are_none_are_left_out() -> None:
+def test_invalid_tracks_are_ignored() -> None:
     """Sound tracks, missing tables and samples beyond the file are ignored."""
     (item,) = coded(Image.new("RGB", (64, 64)))
     config = item.properties[0]
@@ -234,7 +234,7 @@ def changed(**boxes: bytes) -> bytes:
 
 
 def apertured(*numbers: int) -> bytes:
-    """Return a picture of 9 x 9 with the given clean aperture."""
+    """Return an image of 9 x 9 with the given clean aperture."""
     properties = box(b"ipco", ispe(9, 9), box(b"clap", struct.pack(f">{len(numbers)}I", *numbers)))
     return changed(iprp=box(b"iprp", properties, box(b"ipma", bytes(4), b"\0\0\0\1\0\1\2\1\2")))
 
@@ -278,8 +278,8 @@ LIES = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_tables_that_contradict_themselves_are_unreadable(name: str) -> None:
-    """Contradictory tables are refused before decoding."""
+def test_contradictory_tables_are_unreadable(name: str) -> None:
+    """Contradictory tables are rejected before decoding."""
     with pytest.raises(UnreadableImageError, match="image/avif"):
         still(memoryview(LIES[name]), AVIF)
 
@@ -304,18 +304,18 @@ def test_tables_that_contradict_themselves_are_unreadable(name: str) -> None:
     ids=["extents without bytes", "properties", "associations", "references", "items"],
 )
 def test_tables_are_limited(data: bytes) -> None:
-    """Tables with more entries than any encoder writes are refused."""
+    """Tables with more entries than any encoder writes are rejected."""
     with pytest.raises(ImageTooLargeError):
         still(memoryview(data), AVIF)
 
 
 def test_other_derived_pictures_are_not_read() -> None:
-    """Overlays are refused, because they can be nested without end."""
+    """Overlays are rejected, because they can be nested without end."""
     with pytest.raises(UnsupportedImageError, match="iovl"):
         still(memoryview(built([Entry(1, b"iovl", b"", [ispe(9, 9)])])), AVIF)
 
 
-def test_items_that_are_their_own_alpha_have_none() -> None:
+def test_items_that_name_themselves_as_alpha() -> None:
     """A reference of an item to itself is ignored."""
     (item,) = coded(Image.new("RGB", (64, 64)))
     item.properties.append(ALPHA)
@@ -398,19 +398,19 @@ def test_sequence_headers_are_read(fields: list[tuple[int, int]], expected: Colo
 
 
 @pytest.mark.parametrize("data", [b"", b"\x0a", b"\x0a\xff", b"\x0a\x02\0\0", b"\x0a\x80\x80"])
-def test_broken_sequence_headers_say_nothing(data: bytes) -> None:
+def test_truncated_sequence_headers_are_ignored(data: bytes) -> None:
     """Truncated headers are ignored."""
     assert sequence_colours(bytes(4), data) is None
 
 
-def test_codings_of_films_with_equal_intervals_that_never_end() -> None:
+def test_codes_without_an_end() -> None:
     """An endless run of zeros ends with the data."""
     data = obu((0, 5), (1, 1), (0, 64), (1, 1), (0, 400))
     assert sequence_colours(bytes(4) + data, b"") is None
 
 
-def test_the_size_before_cropping_counts() -> None:
-    """The decoder decodes the whole picture, so its size before cropping counts."""
+def test_limits_apply_to_the_size_before_cropping() -> None:
+    """The decoder decodes the whole image, so its size before cropping counts."""
     aperture = box(b"clap", struct.pack(">8I", 9, 1, 9, 1, 0, 1, 0, 1))
     (item,) = coded(Image.new("RGB", (64, 64)))
     item.properties = [item.properties[0], ispe(2**31 - 1, 64), aperture]

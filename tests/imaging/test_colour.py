@@ -108,7 +108,7 @@ def test_diffuse_white_of_pq_is_white(luminance: float) -> None:
 
 
 @pytest.mark.parametrize("luminance", [100, 30, 5])
-def test_greys_of_pq_have_their_share_of_white(luminance: float) -> None:
+def test_greys_of_pq(luminance: float) -> None:
     """Half of the luminance of white is half in sRGB; one 8-bit step of PQ is a few percent."""
     code = pq(luminance)
     grey = coded(luminance / 203)
@@ -116,7 +116,7 @@ def test_greys_of_pq_have_their_share_of_white(luminance: float) -> None:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
-def test_greys_of_hlg_have_their_share_of_white(share: float) -> None:
+def test_greys_of_hlg(share: float) -> None:
     """On a display of 1,000 cd/m², with exponent 1.2 (BT.2100, table 5), 203 cd/m² are white."""
     code = hlg((203 * share / 1_000) ** (1 / 1.2))
     grey = coded(share)
@@ -142,7 +142,7 @@ def test_gamma_of_png_is_applied(gamma: int, expected: float) -> None:
 
 
 def test_gamma_of_grey_png_is_applied() -> None:
-    """The profile of a grey picture has one curve."""
+    """The profile of a grey image has one curve."""
     whole = photos.saved(Image.new("L", (32, 32), 128), "PNG")
     data = whole[:33] + photos.png_chunk(b"gAMA", struct.pack(">I", 100_000)) + whole[33:]
     assert pixel(data) == near((coded(128 / 255),) * 3)
@@ -193,7 +193,7 @@ BROKEN = {
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("name", BROKEN)
 def test_profiles_that_cannot_be_linked_are_absent(name: str, file_format: str) -> None:
-    """As in browsers, the picture is treated as sRGB, with every kernel."""
+    """As in browsers, the image is treated as sRGB, with every kernel."""
     options = {} if file_format in ("PNG", "TIFF") else {"quality": 95}
     data = photos.saved(Image.new("RGB", (32, 32), RED), file_format, icc_profile=BROKEN[name], **options)
     assert pixel(data) == near(RED, 3)
@@ -227,7 +227,7 @@ def test_inks_reach_black_and_white(inks: tuple[int, ...], expected: tuple[int, 
         ((0, 0, 255, 0), (255, 237, 0)),
     ],
 )
-def test_solid_inks_look_printed(inks: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def test_solid_inks_have_the_colours_of_print(inks: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Solid cyan, magenta and yellow have the colours of offset printing, not those of a formula."""
     data = photos.saved(Image.new("CMYK", (32, 32), inks), "JPEG", quality=95)
     assert pixel(data) == near(expected, 25)
@@ -244,7 +244,7 @@ def test_code_points_of_srgb_need_no_profile() -> None:
 
 @pytest.mark.parametrize("primaries", [1, 4, 5, 6, 7, 9, 11, 12, 22])
 @pytest.mark.parametrize("transfer", [4, 5, 8, 16, 18])
-def test_profiles_leave_white_white(primaries: int, transfer: int) -> None:
+def test_profiles_preserve_white(primaries: int, transfer: int) -> None:
     """lcms accepts each profile, and white stays white for every white point."""
     profile = profile_of(Colours(primaries, transfer, True))
     assert profile is not None
@@ -252,15 +252,15 @@ def test_profiles_leave_white_white(primaries: int, transfer: int) -> None:
     assert by_lcms(profile, (0, 0, 0)) == near((0, 0, 0), 1)
 
 
-def test_spans() -> None:
+def test_the_area_of_primaries() -> None:
     """The result is the area of the triangle, if all of its corners are colours."""
     assert span((0, 0.1), (0.8, 0.1), (0, 0.9)) == pytest.approx(0.32)
     assert span((0.5, 0.6), (0.3, 0.6), (0.15, 0.06)) == 0
     assert span((-0.1, 0.1), (0.3, 0.6), (0.15, 0.06)) == 0
 
 
-def test_boxes_of_profiles_and_points() -> None:
-    """HEIF may have both; the ICC profile takes precedence."""
+def test_heif_with_a_profile_and_code_points() -> None:
+    """The ICC profile takes precedence over the code points."""
     file = photos.saved(Image.new("RGB", (32, 32), RED), "AVIF", quality=100, subsampling="4:4:4")
     items = parsed(file)
     items[0].properties += [ispe(32, 32), nclx(9, 16, 6), box(b"colr", b"prof", P3)]

@@ -74,26 +74,26 @@ def test_truncated_files_end_a_walk(walk: Walk, data: bytes) -> None:
         (top_boxes, b"\0\0\0\x08free" * 40_000),
     ],
 )
-def test_files_cut_into_crumbs_are_refused(walk: Walk, data: bytes) -> None:
+def test_files_with_too_many_parts_are_rejected(walk: Walk, data: bytes) -> None:
     """A file with more parts than any encoder writes raises an error."""
     with pytest.raises(ImageTooLargeError, match="30,000 parts"):
         list(walk(memoryview(data)))
 
 
-def test_boxes_have_three_ways_to_say_their_size() -> None:
+def test_sizes_of_boxes() -> None:
     """A box has a size of 32 bits or 64 bits, or extends to the end of the file."""
     data = b"\0\0\0\x0cftypabcd" + b"\0\0\0\1free" + (20).to_bytes(8, "big") + b"wxyz" + b"\0\0\0\0mdat..."
     found = [(part.name, data[part.body : part.end]) for part in top_boxes(memoryview(data))]
     assert found == [(b"ftyp", b"abcd"), (b"free", b"wxyz"), (b"mdat", b"...")]
 
 
-def test_markers_without_a_length_are_passed_over() -> None:
+def test_markers_without_a_length_are_skipped() -> None:
     """TEM and a second SOI between the segments of a JPEG are skipped."""
     data = b"\xff\xd8\xff\x01\xff\xd8\xff\xfe\0\3x\xff\xd9"
     assert [part.name for part in jpeg_parts(memoryview(data))] == [b"\xd8", b"\xfe", b"\xd9"]
 
 
-def test_scans_without_an_end_reach_to_the_end_of_the_file() -> None:
+def test_truncated_scans() -> None:
     """A truncated scan is the last part."""
     data = b"\xff\xd8\xff\xda\0\2" + b"data\xff\0\xff\xd0data"
     parts = list(jpeg_parts(memoryview(data)))
@@ -145,13 +145,13 @@ def test_items_of_every_version_of_the_tables_are_found() -> None:
     ],
     ids=["empty", "no tables", "no entry", "open text", "beyond the file", "no data"],
 )
-def test_tables_that_are_not_understood_give_none(view: memoryview) -> None:
+def test_unsupported_tables_are_ignored(view: memoryview) -> None:
     """The position of an item is not guessed."""
     assert heif_items(view) is None
 
 
 @pytest.mark.parametrize("size", [999_998, 999_999, 1_000_000, 2_000_001])
-def test_markers_are_found_wherever_a_search_begins_anew(size: int) -> None:
+def test_markers_across_two_steps_of_a_search(size: int) -> None:
     """A marker is found even if its two bytes are in two steps of the search."""
     head = b"\xff\xd8\xff\xda\0\x02"
     data = head + bytes(size) + b"\xff\xd9"
@@ -160,7 +160,7 @@ def test_markers_are_found_wherever_a_search_begins_anew(size: int) -> None:
     assert (end.start, end.end) == (len(data) - 2, len(data))
 
 
-async def test_no_search_holds_the_loop() -> None:
+async def test_a_search_releases_the_interpreter() -> None:
     """Other threads run repeatedly while megabytes without a marker are searched."""
     view = memoryview(b"\xff\xd8\xff\xda\0\x02" + b"\xff\0" * 20_000_000)
     turns = 0

@@ -1,4 +1,4 @@
-"""Boxes and sizes, without pictures."""
+"""Boxes and sizes, without images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ fractions = st.floats(0, 1)
 @pytest.mark.parametrize(
     ("numerator", "denominator", "expected"), [(1, 2, 1), (3, 2, 2), (5, 2, 3), (4, 3, 1), (1, 9, 1), (0, 5, 1)]
 )
-def test_halves_are_rounded_up_and_nothing_is_zero(numerator: int, denominator: int, expected: int) -> None:
-    """The nearest integer is at least 1."""
+def test_rounding(numerator: int, denominator: int, expected: int) -> None:
+    """Halves are rounded up, and the result is at least 1."""
     assert expected == nearest(numerator, denominator)
 
 
 @given(sides, sides, sides, sides, st.booleans())
-def test_a_scaled_picture_touches_its_box(width: int, height: int, across: int, down: int, cover: bool) -> None:
+def test_scaling_into_a_box(width: int, height: int, across: int, down: int, cover: bool) -> None:
     """One side equals that of the box; the other stays inside it, or covers it."""
     found = fitted((width, height), (across, down), cover=cover)
     assert found[0] == across or found[1] == down
@@ -38,7 +38,7 @@ def test_a_scaled_picture_touches_its_box(width: int, height: int, across: int, 
 
 @given(sides, sides, fractions, fractions, fractions, fractions)
 @example(1, 1, 1.0, 1.0, 0.0, 0.0)
-def test_parts_in_fractions_are_inside_the_whole(
+def test_parts_are_inside_the_image(
     width: int, height: int, left: float, top: float, across: float, down: float
 ) -> None:
     """A part has at least one pixel and does not extend beyond an edge."""
@@ -55,10 +55,10 @@ def test_fractions_are_rounded_to_the_nearest_pixel() -> None:
 
 
 @given(sides, sides, sides, sides, fractions, fractions)
-def test_covers_are_as_large_as_can_be_and_keep_the_point(
+def test_covers_are_as_large_as_possible_and_contain_the_point(
     width: int, height: int, across: int, down: int, x: float, y: float
 ) -> None:
-    """One side is that of the whole; the point is inside, and centred as far as the edges allow."""
+    """One side is that of the image; the point is inside, and centred as far as the edges allow."""
     box = covering(Box(0, 0, width, height), (across, down), (x, y))
     assert box.width == width or box.height == height
     for start, length, whole, at in ((box.left, box.width, width, x), (box.top, box.height, height, y)):
@@ -78,15 +78,15 @@ def test_covers_are_as_large_as_can_be_and_keep_the_point(
         ((0.2, 0.5), (0, 0, 100, 100)),
     ],
 )
-def test_the_point_is_in_the_middle_as_far_as_the_edges_allow(point: Any, expected: tuple[int, ...]) -> None:
-    """A square of a picture that is twice as wide as high is centred on the point."""
+def test_the_point_is_centred_as_far_as_the_edges_allow(point: Any, expected: tuple[int, ...]) -> None:
+    """A square of an image that is twice as wide as high is centred on the point."""
     assert expected == covering(Box(0, 0, 200, 100), (7, 7), point)
     left, *rest = expected
     assert (left + 5, *rest) == covering(Box(5, 0, 200, 100), (7, 7), point)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_parts_are_found_in_the_file_whatever_its_orientation(orientation: int) -> None:
+def test_parts_of_a_rotated_file(orientation: int) -> None:
     """A part that Pillow cuts from the stored rows and rotates equals the part as displayed."""
     raw = Image.frombytes("L", (5, 7), bytes(range(35)))
     exif = Image.Exif()

@@ -35,7 +35,7 @@ def thumbnail(data: bytes) -> Image.Image:
 
 
 @pytest.mark.parametrize("alpha", [False, True])
-def test_pictures_of_iphones_become_png(alpha: bool) -> None:
+def test_thumbnails_of_iphone_pictures(alpha: bool) -> None:
     """Size, alpha and colours are correct."""
     data = heic(alpha=alpha)
     assert probe(data, LIMITS) == Probe(451, 300, "image/heic", has_alpha=alpha)
@@ -69,7 +69,7 @@ def test_broken_pixels_are_unreadable() -> None:
         thumbnail(data)
 
 
-def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """If HEIC is allowed but the extra is not installed, the error names the extra."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(UnsupportedImageError, match=r"aioimageattach\[heif\]") as caught:

@@ -82,7 +82,7 @@ def test_unknown_types_cannot_be_allowed() -> None:
         ((8_000, 5_001), 25.0, 1_000_000_000, 1_000_200_000),
     ],
 )
-def test_sizes_beyond_the_limits_say_by_how_much(
+def test_errors_of_sizes_beyond_the_limits(
     size: tuple[int, int], bytes_per_pixel: float | None, limit: int, actual: int
 ) -> None:
     """The error has the limit and the actual value as numbers."""
@@ -91,8 +91,8 @@ def test_sizes_beyond_the_limits_say_by_how_much(
     assert (limit, actual) == (caught.value.limit, caught.value.actual)
 
 
-def test_sizes_at_the_limits_are_let_through() -> None:
-    """A picture at the limit is accepted."""
+def test_sizes_at_the_limits_are_accepted() -> None:
+    """An image at the limit is accepted."""
     DEFAULT_LIMITS.check_size(30_000, 8_333)
     DEFAULT_LIMITS.check_size(25_000, 10_000)
     DEFAULT_LIMITS.check_size(8_000, 5_000, bytes_per_pixel=25.0)
@@ -109,7 +109,7 @@ def test_sizes_at_the_limits_are_let_through() -> None:
         (ImageLimits(min_aspect=1, max_aspect=1), (7, 7)),
     ],
 )
-def test_originals_at_the_limits_are_let_through(limits: ImageLimits, size: tuple[int, int]) -> None:
+def test_originals_at_the_limits_are_accepted(limits: ImageLimits, size: tuple[int, int]) -> None:
     """The minimum and the maximum are allowed, including ratios that have no exact float."""
     limits.check_original(*size, "image/jpeg")
 
@@ -123,17 +123,17 @@ def test_originals_at_the_limits_are_let_through(limits: ImageLimits, size: tupl
         (ImageLimits(max_aspect=2), (201, 100), "max_aspect", (2, 2.01)),
     ],
 )
-def test_originals_beyond_the_limits_say_by_how_much(
+def test_errors_of_originals_beyond_the_limits(
     limits: ImageLimits, size: tuple[int, int], name: str, values: tuple[float, float]
 ) -> None:
-    """The error names the limit, and has the limit and the picture's value as numbers."""
+    """The error names the limit, and has the limit and the image's value as numbers."""
     kind = ImageTooSmallError if "aspect" not in name else ImageProportionsError
     with pytest.raises(kind, match=rf"\({name}\)") as caught:
         limits.check_original(*size, "image/jpeg")
     assert values == (caught.value.limit, caught.value.actual)
 
 
-def test_drawings_have_proportions_and_no_size() -> None:
+def test_limits_for_drawings() -> None:
     """Minimum sizes do not apply to vector images, but minimum and maximum proportions do."""
     limits = ImageLimits(min_width=800, min_height=800, max_aspect=2)
     limits.check_original(24, 24, "image/svg+xml")

@@ -63,7 +63,7 @@ def jpeg_with_everything() -> bytes:
         photos.avif,
     ],
 )
-def test_stripped_pictures_show_the_same(make: Callable[[], bytes]) -> None:
+def test_stripping_keeps_the_pixels(make: Callable[[], bytes]) -> None:
     """Type, size, orientation and pixels stay the same, private data is removed, and stripping is idempotent."""
     data = make()
     found = probe(data)
@@ -82,7 +82,7 @@ def test_stripped_pictures_show_the_same(make: Callable[[], bytes]) -> None:
 
 
 @pytest.mark.parametrize("make", [photos.animated_gif, photos.animated_webp])
-def test_animations_keep_frames_and_pace(make: Callable[[], bytes]) -> None:
+def test_animations_keep_frames_and_durations(make: Callable[[], bytes]) -> None:
     """All frames, durations and the loop count are kept."""
     data = make()
     with (
@@ -106,7 +106,7 @@ def test_the_resolution_of_jfif_stays_without_its_preview() -> None:
 
 
 def test_avif_is_overwritten_in_place() -> None:
-    """No byte of the picture moves: the metadata is overwritten."""
+    """The metadata is overwritten, and all other bytes stay at their positions."""
     plain = photos.avif()
     texts = photos.saved(
         photos.opened("chelsea"), "AVIF", exif=photos.exif(1), xmp=b"<x:xmpmeta>somebody private</x:xmpmeta>"
@@ -122,8 +122,8 @@ def box(name: bytes, body: bytes) -> bytes:
     return (len(body) + 8).to_bytes(4, "big") + name + body
 
 
-def test_avif_that_is_not_understood_is_refused() -> None:
-    """Image sequences, and items that overlap the picture, are refused."""
+def test_unsupported_avif_is_rejected() -> None:
+    """Image sequences, and items that overlap the image, are rejected."""
     data = photos.avif()
     with pytest.raises(UnsupportedImageError, match="image sequence"):
         strip_metadata(data + box(b"moov", b""), "image/avif")
@@ -133,8 +133,8 @@ def test_avif_that_is_not_understood_is_refused() -> None:
     assert b"uri " in strip_metadata(shared, "image/avif")
 
 
-def test_avif_whose_metadata_lie_over_the_picture_is_refused() -> None:
-    """Bytes that belong to the picture as well are never overwritten."""
+def test_avif_whose_metadata_overlaps_the_picture_is_rejected() -> None:
+    """Bytes that belong to the image as well are never overwritten."""
     data = bytearray(photos.avif())
     at = data.index(b"iloc")
     version, sizes, count = data[at + 4], data[at + 8], int.from_bytes(data[at + 10 : at + 12], "big")
@@ -147,7 +147,7 @@ def test_avif_whose_metadata_lie_over_the_picture_is_refused() -> None:
 
 @pytest.mark.parametrize("mimetype", ["image/tiff", "image/svg+xml", "application/pdf", "image/heic", "image/bmp"])
 def test_other_types_are_refused(mimetype: str) -> None:
-    """Types from which metadata cannot be removed reliably are refused."""
+    """Types from which metadata cannot be removed reliably are rejected."""
     with pytest.raises(UnsupportedImageError, match="metadata can be removed from") as caught:
         strip_metadata(b"", mimetype)
     assert caught.value.allowed == STRIPPED_TYPES
@@ -172,7 +172,7 @@ def test_broken_files_are_refused(data: bytes, mimetype: str) -> None:
         strip_metadata(data, mimetype)
 
 
-def test_bombs_are_refused_before_a_decoder_sees_them() -> None:
+def test_bombs_are_rejected_without_a_decoder() -> None:
     """Compressed texts that would fill the memory are detected without a decoder."""
     bomb = photos.png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(30_000_000), 9)) * 8
     data = photos.png()
@@ -181,7 +181,7 @@ def test_bombs_are_refused_before_a_decoder_sees_them() -> None:
 
 
 def test_pictures_beyond_the_default_limits_are_stripped() -> None:
-    """A picture that was accepted with higher limits can be stripped."""
+    """An image that was accepted with higher limits can be stripped."""
     data = photos.saved(Image.new("1", (18_000, 15_000)), "PNG", exif=photos.exif(1))
     with pytest.raises(ImageTooLargeError):
         probe(data)
@@ -191,7 +191,7 @@ def test_pictures_beyond_the_default_limits_are_stripped() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_what_was_probed_is_stripped_without_a_decoder(orientation: int) -> None:
+def test_a_probed_file_is_stripped_without_a_decoder(orientation: int) -> None:
     """With a known header, the result equals that of reading the header again."""
     data = photos.oriented(orientation)
     assert strip_probed(data, probe(data)) == strip_metadata(data, "image/jpeg")

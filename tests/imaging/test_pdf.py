@@ -84,7 +84,7 @@ def compressed_pdf(page: str = "", *, damaged: bool = False) -> bytes:
         (photos.pdf(1, 0.5, 0.25), (2, 1)),  # small pages keep their aspect ratio
     ],
 )
-def test_the_unit_of_a_page_counts(data: bytes, size: tuple[int, int]) -> None:
+def test_the_unit_of_a_page(data: bytes, size: tuple[int, int]) -> None:
     """The size of a page is its box times ``UserUnit`` (PDF 2.0, table 31), wherever that is written."""
     found = probe(data, LIMITS)
     assert size == (found.width, found.height)
@@ -96,7 +96,7 @@ def test_the_unit_of_a_page_counts(data: bytes, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("data", [photos.pdf()[:60], b"%PDF-1.7\nnothing", photos.pdf(0), photos.pdf(1, 0, 0)])
 def test_broken_documents_are_unreadable(data: bytes) -> None:
-    """Documents without a table, a page or a size are refused."""
+    """Documents without a table, a page or a size are rejected."""
     try:
         found = probe(data, LIMITS)
     except UnreadableImageError:
@@ -111,7 +111,7 @@ def test_canvases_are_limited() -> None:
         render(photos.pdf(), [Recipe(width=16_000)], LIMITS)
 
 
-def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """If PDF is allowed but the extra is not installed, the error names the extra."""
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     with pytest.raises(UnsupportedImageError, match=r"aioimageattach\[pdf\]") as caught:

@@ -34,7 +34,7 @@ def test_thumbhashes_are_those_of_the_reference_implementation(vector: dict[str,
 
 @pytest.mark.parametrize("pixel", [(255, 255, 255, 255), (0, 0, 0, 255), (10, 20, 30, 128), (0, 0, 0, 0)])
 @pytest.mark.parametrize("size", [(8, 8), (48, 48), (8, 31)])
-def test_pictures_of_one_colour_have_no_shape(pixel: tuple[int, ...], size: tuple[int, int]) -> None:
+def test_thumbhashes_of_one_colour(pixel: tuple[int, ...], size: tuple[int, int]) -> None:
     """All amplitudes are 0 despite floating-point errors."""
     found = thumbhash(*size, bytes(pixel) * size[0] * size[1])
     header, second = int.from_bytes(found[:3], "little"), int.from_bytes(found[3:5], "little")
@@ -45,7 +45,7 @@ def test_pictures_of_one_colour_have_no_shape(pixel: tuple[int, ...], size: tupl
 
 
 def test_the_dominant_colour_is_the_mean_of_the_commonest() -> None:
-    """It is not the mean of all pixels, and ignores transparent ones."""
+    """The dominant colour is the mean of the most frequent similar pixels, and ignores transparent ones."""
     red, near, blue, clear = (
         bytes(pixel) for pixel in ((200, 10, 10, 255), (208, 12, 11, 255), (9, 9, 250, 255), (0,) * 4)
     )
@@ -64,7 +64,7 @@ def test_the_dominant_colour_is_the_mean_of_the_commonest() -> None:
     ],
 )
 def test_previews_of_all_kinds(data: bytes, colour: tuple[int, int, int]) -> None:
-    """Drawings, documents, grey pictures and alpha give the colour of most pixels."""
+    """Drawings, documents, grey images and alpha give the colour of most pixels."""
     [], preview = render_with_preview(data, [], ALL)
     assert preview.colour is not None
     found = bytes.fromhex(preview.colour[1:])
@@ -89,7 +89,7 @@ def nibbles(data: bytes) -> list[int]:
     return [half for byte in data[5:] for half in (byte & 15, byte >> 4)]
 
 
-def test_a_preview_takes_no_decode_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_needs_no_additional_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thumbnail with a smart crop and a preview opens the file as often as the thumbnail alone."""
     opened: list[str] = []
     call = pyvips.Operation.call
@@ -127,14 +127,14 @@ def test_strips_have_previews_and_smart_crops() -> None:
         assert (header[2] >> 2 & 31, int.from_bytes(header[3:5], "little") >> 3 & 0xFFF) == (0, 0)  # without a shape
 
 
-def test_previews_of_broken_pictures_are_errors() -> None:
-    """A damaged picture raises an error if the class requires complete pictures, as for thumbnails."""
+def test_previews_of_damaged_pictures() -> None:
+    """A damaged image raises an error if the class requires complete images, as for thumbnails."""
     with pytest.raises(UnreadableImageError):
         render_with_preview(photos.photo("coffee")[:9000], [], ImageLimits(verify="complete"))
 
 
 def test_previews_come_from_workers() -> None:
-    """A picture that is read in a worker process has the same preview."""
+    """An image that is read in a worker process has the same preview."""
     limits = ImageLimits(isolated=True)
     recipes = [Recipe(width=20)]
     assert render_with_preview(photos.png(), recipes, limits) == render_with_preview(photos.png(), recipes)

@@ -47,7 +47,7 @@ ALL = ImageLimits(types=KNOWN_TYPES)
         (lambda: photos.pdf(3), Probe(300, 200, "application/pdf", frames=3)),
     ],
 )
-def test_headers_say_what_a_picture_is(make: Callable[[], bytes], expected: Probe) -> None:
+def test_headers_of_every_type(make: Callable[[], bytes], expected: Probe) -> None:
     """Size, type, frames and alpha are detected for every type."""
     assert expected == probe(make(), ALL)
 
@@ -60,13 +60,13 @@ def test_sizes_are_as_displayed(orientation: int, file_format: str) -> None:
     assert (451, 300, orientation) == (found.width, found.height, found.orientation)
 
 
-def test_avif_is_upright_already() -> None:
-    """AVIF rotates by its own property: its EXIF orientation is ignored."""
+def test_avif_ignores_the_exif_orientation() -> None:
+    """AVIF is rotated by its own property, so the EXIF orientation is ignored."""
     found = probe(photos.oriented(6, "AVIF"))
     assert (found.width, found.height, found.orientation) == (451, 300, 1)
 
 
-def test_an_orientation_that_does_not_exist_is_none() -> None:
+def test_invalid_orientations() -> None:
     """Values other than 1 to 8 mean upright."""
     data = photos.saved(photos.opened("chelsea"), "JPEG", exif=photos.exif(9))
     assert Probe(451, 300, "image/jpeg") == probe(data)
@@ -85,7 +85,7 @@ def test_any_buffer_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", ["text", 3, None, memoryview(b"abcdef")[::2]])
-def test_what_is_no_buffer_is_refused(data: Any) -> None:
+def test_other_objects_are_rejected(data: Any) -> None:
     """Only a contiguous buffer is accepted."""
     with pytest.raises(DeclarationError, match="data: expected"):
         probe(data)
@@ -113,7 +113,7 @@ def test_what_is_no_buffer_is_refused(data: Any) -> None:
         b"<svg xmlns='http://www.example.com/'/>",
     ],
 )
-def test_bytes_that_are_no_picture_are_unreadable(data: bytes) -> None:
+def test_files_that_are_no_image_are_unreadable(data: bytes) -> None:
     """Bare signatures, other files and polyglots are rejected."""
     with pytest.raises(UnreadableImageError):
         probe(data, ALL)
@@ -131,7 +131,7 @@ def test_bytes_that_are_no_picture_are_unreadable(data: bytes) -> None:
         (b"\x1f\x8b" + bytes(30), "application/gzip"),
     ],
 )
-def test_kinds_that_are_not_allowed_are_named(data: bytes, mimetype: str) -> None:
+def test_the_error_for_a_type_that_is_not_allowed(data: bytes, mimetype: str) -> None:
     """The error contains the detected and the allowed types."""
     with pytest.raises(UnsupportedImageError, match=f"got {mimetype}".replace("+", r"\+")) as caught:
         probe(data)
@@ -139,14 +139,14 @@ def test_kinds_that_are_not_allowed_are_named(data: bytes, mimetype: str) -> Non
     assert ImageLimits().types == caught.value.allowed
 
 
-def test_refused_heic_names_the_extra() -> None:
+def test_rejected_heic_names_the_extra() -> None:
     """The error names the missing extra, for uploads from an iPhone."""
     with pytest.raises(UnsupportedImageError, match=r"aioimageattach\[heif\]"):
         probe(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 
 
 def test_pixels_of_too_many_bytes_are_refused() -> None:
-    """A TIFF with many bands is refused, because each band takes memory."""
+    """A TIFF with many bands is rejected, because each band takes memory."""
     import pyvips
 
     image = pyvips.Image.black(8, 8, bands=20)
@@ -175,7 +175,7 @@ def test_pixels_of_too_many_bytes_are_refused() -> None:
     ],
 )
 def test_each_limit_holds(limits: ImageLimits, make: Callable[[], bytes], word: str) -> None:
-    """A picture beyond a limit is refused with the name of the limit."""
+    """An image beyond a limit is rejected with the name of the limit."""
     with pytest.raises(ImageTooLargeError, match=rf"\({word}\)|\({word}\)$"):
         probe(make(), limits)
 
@@ -190,7 +190,7 @@ def test_pages_of_a_tiff_are_limited() -> None:
 
 
 def test_importing_loads_no_decoder() -> None:
-    """libvips, PDFium and pillow-heif are imported with the first picture that needs them."""
+    """libvips, PDFium and pillow-heif are imported with the first image that needs them."""
     code = (
         "import sys, aioimageattach.imaging\n"
         "from aioimageattach.imaging import _decode, _metadata, _pdf, _pillow_heif, _svg\n"
@@ -202,7 +202,7 @@ def test_importing_loads_no_decoder() -> None:
 
 @pytest.mark.parametrize("isolated", [False, True])
 def test_small_and_narrow_pictures_are_refused_if_new(isolated: bool) -> None:
-    """New pictures are refused by their header; stored pictures still have thumbnails."""
+    """New images are rejected by their header; stored images still have thumbnails."""
     limits = ImageLimits(min_width=301, max_aspect=1, isolated=isolated)
     with pytest.raises(ImageTooSmallError, match="min_width") as caught:
         probe(photos.saved(Image.new("RGB", (300, 900)), "PNG"), limits)

@@ -33,8 +33,8 @@ LIMITS = ImageLimits(types=KNOWN_TYPES, reduce_to=200)
         (Probe(300, 200, "image/webp"), {"format": "webp", "quality": 90, "animated": True}),
     ],
 )
-def test_what_becomes_of_an_original(found: Probe, expected: dict[str, object] | None) -> None:
-    """Small pictures, drawings, and files with more pages than the result could have are stored unchanged."""
+def test_originals_that_are_not_reduced(found: Probe, expected: dict[str, object] | None) -> None:
+    """Small images, drawings, and files with more pages than the result could have are stored unchanged."""
     recipe = None if expected is None else Recipe(width=200, height=200, fit="inside", **expected)  # type: ignore[arg-type]
     assert recipe == reduction(found, LIMITS)
 

@@ -1,4 +1,4 @@
-"""Thumbnails of real pictures: size, colours, orientation, formats, animations and callables."""
+"""Thumbnails of real images: size, colours, orientation, formats, animations and callables."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def picture(rendering: Rendering) -> Image.Image:
 
 
 def difference(first: Image.Image, second: Image.Image) -> float:
-    """Return the mean difference of two pictures, 0 to 255."""
+    """Return the mean difference of two images, 0 to 255."""
     assert first.size == second.size
     return sum(ImageStat.Stat(ImageChops.difference(first.convert("RGB"), second.convert("RGB"))).mean) / 3
 
 
 @pytest.mark.parametrize("name", photos.NAMES)
 def test_thumbnails_look_like_the_photograph(name: str) -> None:
-    """Every photograph is reduced like in an independent program."""
+    """Thumbnails of all photographs match those of an independent program."""
     rendering = one(photos.photo(name), width=150, format="png")
     expected = photos.opened(name).resize((150, rendering.height), Image.Resampling.LANCZOS)
     assert difference(expected, picture(rendering)) < 2.5
@@ -55,7 +55,7 @@ def test_thumbnails_look_like_the_photograph(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(150, 113), (300, 225), (1200, 900)])
-def test_large_photographs_lose_no_detail_that_shows(size: tuple[int, int]) -> None:
+def test_large_photographs_lose_no_visible_detail(size: tuple[int, int]) -> None:
     """Shrinking while decoding loses no visible detail, and the profile is applied."""
     (rendering,) = render(photos.large(), [Recipe(width=size[0], format="png")])
     expected = one(photos.large(), width=size[0], format="png", preprocess=lambda image: image)
@@ -101,7 +101,7 @@ def test_orientation_is_applied(orientation: int, file_format: str) -> None:
         photos.pdf,
     ],
 )
-def test_every_kind_becomes_every_format(make: Callable[[], bytes], target: str) -> None:
+def test_every_type_and_every_format(make: Callable[[], bytes], target: str) -> None:
     """Every kind of original has thumbnails of every format, of the requested size."""
     data = make()
     found = probe(data, ALL)
@@ -132,8 +132,8 @@ def test_a_wide_profile_is_converted_to_srgb() -> None:
         assert blue < 58
 
 
-def test_deep_and_clear_pictures_keep_their_values() -> None:
-    """16-bit values are rounded to 8 bits, and half transparent pixels stay so."""
+def test_16_bit_and_transparent_pictures() -> None:
+    """16-bit values are rounded to 8 bits, and half transparent pixels stay half transparent."""
     image = picture(one(photos.deep_png(), width=80))
     assert image.mode == "RGBA"
     for seen, expected in zip(image.getpixel((40, 50)), (129, 78, 156, 128), strict=True):  # type: ignore[arg-type]
@@ -141,8 +141,8 @@ def test_deep_and_clear_pictures_keep_their_values() -> None:
     assert image.getpixel((40, 10))[3] == 255  # type: ignore[index]
 
 
-def test_clear_parts_become_the_background_in_jpeg() -> None:
-    """JPEG has no alpha: the background shows through, even in grey pictures."""
+def test_transparent_parts_become_the_background_in_jpeg() -> None:
+    """JPEG has no alpha, so transparent parts have the background colour, even in grey images."""
     clear = photos.saved(Image.new("RGBA", (30, 20), (9, 9, 9, 0)), "PNG")
     assert picture(one(clear, width=10, format="jpeg")).getpixel((5, 3)) == (255, 255, 255)
     red, green, blue = picture(one(clear, width=10, format="jpeg", background=(255, 0, 0))).getpixel((5, 3))  # type: ignore[misc]
@@ -151,7 +151,7 @@ def test_clear_parts_become_the_background_in_jpeg() -> None:
     assert picture(one(grey, width=10, format="jpeg", background=(100, 100, 100))).getpixel((5, 3)) == 100
 
 
-def test_edges_of_clear_parts_are_not_darkened() -> None:
+def test_edges_of_transparent_parts_are_not_darkened() -> None:
     """Colours are weighted by alpha: a white disc on transparent black has white edges, with every kernel."""
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     image.paste((255, 255, 255, 255), (0, 0, 31, 64))
@@ -162,7 +162,7 @@ def test_edges_of_clear_parts_are_not_darkened() -> None:
 
 
 def test_contain_adds_bars_of_the_background() -> None:
-    """The whole picture is centred, and the rest is background."""
+    """The whole image is centred, and the rest is background."""
     image = picture(
         one(photos.photo("coffee"), width=60, height=60, fit="contain", format="png", background=(9, 99, 200))
     )
@@ -174,26 +174,26 @@ def test_contain_adds_bars_of_the_background() -> None:
 
 @pytest.mark.parametrize(("background", "mode"), [((7, 7, 7), "L"), ((200, 0, 0), "RGB")])
 def test_bars_of_grey_pictures(background: tuple[int, int, int], mode: str) -> None:
-    """A grey picture stays grey unless its bars have a colour."""
+    """A grey image stays grey unless its bars have a colour."""
     image = picture(one(photos.grey(), width=60, height=30, fit="contain", format="png", background=background))
     assert mode == image.mode
     assert background == image.convert("RGB").getpixel((3, 15))
 
 
-def test_bars_of_clear_pictures_are_opaque() -> None:
-    """The bars are opaque, even if the picture is transparent."""
+def test_bars_of_transparent_pictures_are_opaque() -> None:
+    """The bars are opaque, even if the image is transparent."""
     image = picture(one(photos.transparent_png(), width=60, height=60, fit="contain"))
     assert image.getpixel((30, 3)) == (255, 255, 255, 255)
 
 
 def test_fill_stretches() -> None:
-    """The whole picture is stretched to the box."""
+    """The whole image is stretched to the box."""
     image = picture(one(photos.photo("coffee"), width=80, height=20, fit="fill", format="png"))
     assert difference(photos.opened("coffee").resize((80, 20), Image.Resampling.LANCZOS), image) < 3
 
 
 def stripes() -> bytes:
-    """Return a picture of 90 x 90 as displayed, with nine areas of different greys: 20 to 180, row by row."""
+    """Return an image of 90 x 90 as displayed, with nine areas of different greys: 20 to 180, row by row."""
     image = Image.new("L", (90, 90))
     for number in range(9):
         image.paste(20 + 20 * number, (number % 3 * 30, number // 3 * 30, number % 3 * 30 + 30, number // 3 * 30 + 30))
@@ -212,7 +212,7 @@ def stripes() -> bytes:
         ((0.9, 0.1), (20, 40, 60), (60, 120, 180)),
     ],
 )
-def test_gravity_says_what_is_kept(gravity: Any, wide: tuple[int, ...], high: tuple[int, ...]) -> None:
+def test_gravity(gravity: Any, wide: tuple[int, ...], high: tuple[int, ...]) -> None:
     """A wide and a high crop of nine squares keep the expected ones."""
     for filter_name in (None, "linear"):
         across = picture(one(stripes(), width=30, height=10, gravity=gravity, filter=filter_name, format="png"))
@@ -224,7 +224,7 @@ def test_gravity_says_what_is_kept(gravity: Any, wide: tuple[int, ...], high: tu
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_gravity_and_crop_boxes_are_those_of_the_displayed_picture(orientation: int, file_format: str) -> None:
-    """For every orientation, alone and with others, the result equals Pillow's crop of the upright picture."""
+    """For every orientation, alone and with others, the result equals Pillow's crop of the upright image."""
     data = photos.oriented(orientation, file_format)
     upright = photos.opened("chelsea")
     recipes = {
@@ -246,7 +246,7 @@ def test_gravity_and_crop_boxes_are_those_of_the_displayed_picture(orientation: 
 @pytest.mark.parametrize("gravity", ["attention", "entropy"])
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("orientation", [1, 6, 8])
-def test_pixels_can_decide_what_is_kept(gravity: Any, side: str, orientation: int) -> None:
+def test_smart_crops(gravity: Any, side: str, orientation: int) -> None:
     """A face at the end of a grey wall is found, for every orientation, alone, with others, and in a crop box."""
     wall = Image.new("RGB", (900, 300), (120, 120, 120))
     face = photos.opened("astronaut").crop((150, 0, 330, 180)).resize((300, 300))
@@ -264,7 +264,7 @@ def test_pixels_can_decide_what_is_kept(gravity: Any, side: str, orientation: in
         assert all(max(ImageStat.Stat(part.convert("L")).stddev) > 5 for part in outer)  # the face fills the thumbnail
 
 
-def test_one_place_is_kept_in_all_frames() -> None:
+def test_smart_crops_of_animations() -> None:
     """All frames of an animation are cropped at the same position."""
     frames = []
     for number in range(4):
@@ -283,8 +283,8 @@ def test_one_place_is_kept_in_all_frames() -> None:
     assert ImageStat.Stat(seen[0].convert("L")).stddev[0] > 10
 
 
-def test_small_parts_do_not_make_the_whole_picture_large() -> None:
-    """A large thumbnail of a hundredth of the picture is decoded at the file's own size, with others or alone."""
+def test_large_thumbnails_of_small_parts() -> None:
+    """A large thumbnail of a hundredth of the image is decoded at the file's own size, with others or alone."""
     tiny = Recipe(width=500, crop=(0.5, 0.5, 0.01, 0.01), format="png")
     plain = Recipe(width=300, format="png")
     first, second, third = render(photos.large(), [tiny, plain, Recipe(width=150, format="png")])
@@ -324,7 +324,7 @@ def test_a_thumbnail_of_the_originals_own_size_is_not_the_original() -> None:
 
 @pytest.mark.parametrize("target", sorted(FORMATS))
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 3)])
-def test_extreme_proportions_never_give_nothing(size: tuple[int, int], target: str) -> None:
+def test_extreme_proportions(size: tuple[int, int], target: str) -> None:
     """A line of pixels has thumbnails in every format and fit."""
     data = photos.saved(Image.new("RGB", size, (10, 200, 30)), "PNG")
     recipes = [Recipe(width=5, height=5, fit=fit, format=target) for fit in ("cover", "contain", "fill", "inside")]  # type: ignore[arg-type]
@@ -344,8 +344,8 @@ def test_filters_resize_exactly(name: str) -> None:
         assert difference(expected, image) < 12
 
 
-def test_quality_is_obeyed() -> None:
-    """A higher quality gives larger files, and the defaults lie in between."""
+def test_quality() -> None:
+    """A higher quality gives larger files, and the defaults are in between."""
     for target in ("jpeg", "webp", "avif"):
         low, usual, high = (
             len(one(photos.photo("coffee"), width=200, format=target, quality=quality).blob)
@@ -354,8 +354,8 @@ def test_quality_is_obeyed() -> None:
         assert low < usual < high
 
 
-def test_results_come_in_the_order_asked_for() -> None:
-    """One decode for all, in the requested order, including duplicates."""
+def test_results_have_the_requested_order() -> None:
+    """One decode gives all results, in the requested order, including duplicates."""
     recipes = [
         Recipe(width=60),
         Recipe(width=240),
@@ -371,7 +371,7 @@ def test_results_come_in_the_order_asked_for() -> None:
     assert render(photos.large(), []) == []
 
 
-def test_sharing_a_decode_changes_little() -> None:
+def test_sharing_a_decode() -> None:
     """Thumbnails made from a larger one are as good as those made alone."""
     widths = (600, 300, 150)
     together = render(photos.large(), [Recipe(width=width, format="png") for width in widths])
@@ -379,7 +379,7 @@ def test_sharing_a_decode_changes_little() -> None:
         assert difference(picture(one(photos.large(), width=width, format="png")), picture(rendering)) < 1.5
 
 
-def test_covers_of_lines_do_not_blow_up() -> None:
+def test_covers_of_lines() -> None:
     """A strip is cropped before it is resized, because at that scale it would have gigapixels."""
     data = photos.saved(Image.new("RGB", (2, 20_000), (1, 2, 3)), "PNG")
     first, second = render(data, [Recipe(width=500, height=500), Recipe(width=400, height=400)])
@@ -405,7 +405,7 @@ def test_animations_are_kept_on_request(make: Callable[[], bytes], target: str) 
     assert getattr(picture(still), "n_frames", 1) == 1
 
 
-def test_animations_can_be_covered_and_handed_to_callables() -> None:
+def test_crops_and_callables_with_animations() -> None:
     """Crops and callables are applied to each frame."""
     seen: list[tuple[int, int]] = []
 
@@ -418,8 +418,8 @@ def test_animations_can_be_covered_and_handed_to_callables() -> None:
     assert seen == [(40, 40)] * 5
 
 
-def test_animated_has_no_meaning_for_stills() -> None:
-    """A photograph is not animated, and an animation becomes a still picture in a format without animation."""
+def test_animated_with_still_images() -> None:
+    """A photograph is not animated, and an animation becomes a still image in a format without animation."""
     assert one(photos.photo("rocket"), width=20, animated=True).mimetype == "image/jpeg"
     assert getattr(picture(one(photos.webp(), width=20, animated=True)), "n_frames", 1) == 1
 
@@ -446,7 +446,7 @@ def test_frames_of_different_sizes_are_refused() -> None:
 
 
 def test_preprocess_gets_the_whole_upright_picture() -> None:
-    """It can read the picture repeatedly, and its result is resized."""
+    """``preprocess`` can read the whole upright image repeatedly, and its result is resized."""
     seen = []
 
     def face(image: pyvips.Image) -> pyvips.Image:
@@ -462,8 +462,8 @@ def test_preprocess_gets_the_whole_upright_picture() -> None:
     assert difference(expected, picture(rendering)) < 5
 
 
-def test_postprocess_has_the_last_word() -> None:
-    """Its result is saved, with any size and colours."""
+def test_the_result_of_postprocess_is_saved() -> None:
+    """The result of ``postprocess`` is saved, with any size and colours."""
     rendering = one(
         photos.photo("chelsea"), width=50, postprocess=lambda image: image.colourspace("b-w").embed(2, 2, 60, 40)
     )
@@ -475,7 +475,7 @@ def test_postprocess_has_the_last_word() -> None:
 
 @pytest.mark.parametrize("label", ["preprocess", "postprocess"])
 def test_results_of_callables_are_checked(label: str) -> None:
-    """A result that is not a picture, cannot be computed or is too large raises an error of this library."""
+    """A result that is not an image, cannot be computed or is too large raises an error of this library."""
     data = photos.photo("chelsea")
     with pytest.raises(DeclarationError, match=f"{label}: expected a callable that returns a pyvips.Image, got None"):
         one(data, width=10, **{label: lambda image: None})
@@ -508,7 +508,7 @@ def test_errors_of_callables_pass_through() -> None:
         photos.tiff,
     ],
 )
-def test_truncated_pictures_are_refused_where_that_is_asked_for(make: Callable[[], bytes], share: float) -> None:
+def test_truncated_pictures_are_rejected_on_request(make: Callable[[], bytes], share: float) -> None:
     """With ``verify="complete"``, a truncated file raises an error when it is attached and rendered."""
     data = make()
     assert probe(data, COMPLETE).frames == 1
@@ -518,7 +518,7 @@ def test_truncated_pictures_are_refused_where_that_is_asked_for(make: Callable[[
 
 
 def test_thumbnails_have_limits_too() -> None:
-    """A thumbnail beyond the limits is refused."""
+    """A thumbnail beyond the limits is rejected."""
     with pytest.raises(ImageTooLargeError, match="expected a thumbnail of at most"):
         one(photos.photo("chelsea"), ImageLimits(max_side=500), width=501)
 
@@ -531,7 +531,7 @@ def test_time_is_limited() -> None:
     assert one(photos.photo("chelsea"), ImageLimits(timeout=None), width=40).width == 40
 
 
-def test_no_clock_is_left_running() -> None:
+def test_the_timer_ends_with_the_work() -> None:
     """The timer thread ends with the work."""
     before = threading.active_count()
     for _ in range(5):
@@ -553,8 +553,8 @@ def test_mapped_files_can_be_closed_afterwards(tmp_path: Path) -> None:
         assert one(photos.photo("chelsea"), width=50).width == 50
 
 
-def test_threads_work_side_by_side() -> None:
-    """Concurrent pictures, valid and damaged, each get the right result."""
+def test_concurrent_threads() -> None:
+    """Concurrent images, valid and damaged, each get the right result."""
     good, broken = photos.photo("coffee"), photos.photo("rocket")[:20_000]
     expected = one(good, width=64).blob
 

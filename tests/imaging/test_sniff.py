@@ -41,6 +41,6 @@ def test_first_bytes_name_the_type(data: bytes, expected: str | None) -> None:
 
 
 @pytest.mark.parametrize("piece", [b" ", b"<!-- -->", b"<!--", b"<!DOCTYPE svg", b"<!DOCTYPE svg>", b"<?xml ?>", b"["])
-def test_sniffing_ends_soon(piece: bytes) -> None:
+def test_sniffing_does_not_backtrack(piece: bytes) -> None:
     """Repetitions do not make the pattern for SVG backtrack."""
     assert sniff(memoryview(piece * 20_000)) is None

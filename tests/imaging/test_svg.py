@@ -46,7 +46,7 @@ def test_drawings_are_painted_at_the_size_needed(width: int) -> None:
     assert clean > width * width // 2 - 8 * width
 
 
-def test_clear_parts_stay_clear() -> None:
+def test_transparent_parts_stay_transparent() -> None:
     """Transparent parts stay transparent."""
     image = painted(svg('<rect width="50" height="80" fill="red"/>'))
     assert image.getpixel((25, 40)) == (255, 0, 0, 255)
@@ -76,7 +76,7 @@ def nested(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["use", "pattern", "style", "mask"])
-def test_references_upon_references_are_counted(kind: str) -> None:
+def test_nested_references_are_counted(kind: str) -> None:
     """Elements count once for each time they are painted, by any kind of reference."""
     with pytest.raises(ImageTooLargeError, match="max_elements"):
         probe(nested(kind), LIMITS)
@@ -117,7 +117,7 @@ def test_gradients_are_cheap() -> None:
     assert probe(svg(body), LIMITS).width == 100
 
 
-def test_circles_and_loose_ends_paint_nothing() -> None:
+def test_circular_and_dangling_references() -> None:
     """Circular and dangling references paint nothing."""
     body = (
         '<g id="a"><use href="#b"/></g><g id="b"><use href="#a"/><use href="#nowhere"/></g><rect width="9" height="9"/>'
@@ -140,7 +140,7 @@ def test_circles_and_loose_ends_paint_nothing() -> None:
     ],
 )
 def test_documents_beyond_the_limits_are_refused(body: str, message: str) -> None:
-    """Too many elements, too deep nesting and too much text are refused."""
+    """Too many elements, too deep nesting and too much text are rejected."""
     with pytest.raises(ImageTooLargeError, match=message):
         probe(svg(body), LIMITS)
 
@@ -164,7 +164,7 @@ def image(data: bytes, kind: str = "image/png") -> str:
     return f'<image width="50" height="50" xlink:href="data:{kind};base64,{base64.b64encode(data).decode()}"/>'
 
 
-def test_pictures_inside_are_painted() -> None:
+def test_embedded_images_are_painted() -> None:
     """A small photograph may be embedded in Base64 or as escaped bytes."""
     red = photos.saved(Image.new("RGB", (5, 5), (255, 0, 0)), "PNG")
     assert painted(svg(image(red))).getpixel((25, 25)) == (255, 0, 0, 255)
@@ -173,8 +173,8 @@ def test_pictures_inside_are_painted() -> None:
     assert painted(svg(body)).size == (100, 80)
 
 
-def test_pictures_inside_have_limits() -> None:
-    """Embedded pictures have the same limits, which also apply to all of them together."""
+def test_limits_of_embedded_images() -> None:
+    """Embedded images have the same limits, which also apply to all of them together."""
     head = struct_header(30_000, 30_000)
     with pytest.raises(ImageTooLargeError, match="max_pixels"):
         probe(svg(image(photos.png_file(head, b""))), LIMITS)
@@ -202,14 +202,14 @@ def struct_header(width: int, height: int) -> bytes:
         ("", f'<!DOCTYPE svg [<!ENTITY a "{"x" * 300}">]>'),
     ],
 )
-def test_what_is_never_followed_is_refused(body: str, head: str) -> None:
-    """Other documents, style sheets, entities and other data are refused."""
+def test_external_references_are_rejected(body: str, head: str) -> None:
+    """Other documents, style sheets, entities and other data are rejected."""
     data = svg(body, head="<?xml version='1.0'?>" + head if head else "")
     with pytest.raises(UnsupportedImageError, match=r"expected an SVG with|data in the SVG"):
         probe(data, LIMITS)
 
 
-def test_short_entities_of_drawing_programs_are_let_through() -> None:
+def test_short_entities_of_drawing_programs_are_accepted() -> None:
     """Namespaces declared as entities are common and harmless."""
     head = '<!DOCTYPE svg [<!ENTITY ns_svg "http://www.w3.org/2000/svg">]>'
     assert probe(svg("<?note x?><text>&ns_svg;</text>", head=head), LIMITS).width == 100
@@ -225,7 +225,7 @@ def test_short_entities_of_drawing_programs_are_let_through() -> None:
     ],
 )
 def test_broken_drawings_are_unreadable(data: bytes) -> None:
-    """XML that is not well-formed, invalid Base64 and unknown encodings are refused."""
+    """XML that is not well-formed, invalid Base64 and unknown encodings are rejected."""
     with pytest.raises(UnreadableImageError):
         probe(data, LIMITS)
 
@@ -310,7 +310,7 @@ def test_huge_sides_are_refused(side: str) -> None:
                 probe(data, LIMITS)
 
 
-def test_proportions_beyond_any_are_kept_as_well_as_whole_pixels_can() -> None:
+def test_extreme_proportions_are_kept() -> None:
     """A line of 30,000 pixels is one pixel wide."""
     found = probe(f'<svg {NS} width="0.001" height="30000"/>'.encode(), LIMITS)
     assert (found.width, found.height) == (1, 30_000)
@@ -320,7 +320,7 @@ def test_proportions_beyond_any_are_kept_as_well_as_whole_pixels_can() -> None:
 
 @pytest.mark.parametrize("text", ['width="0" height="10"', 'height="0"'])
 def test_drawings_without_a_size_are_unreadable(text: str) -> None:
-    """Browsers do not display them."""
+    """A drawing without a size is rejected, as browsers do not display it."""
     with pytest.raises(UnreadableImageError, match="a width or height of 0"):
         probe(f"<svg {NS} {text}/>".encode(), LIMITS)
 
@@ -341,14 +341,14 @@ REST = f'<svg {NS} width="40" height="40"><title>Ж</title><rect width="40" heig
         f'<!DOCTYPE svg [<!ENTITY r "red"><!-- "]>" -->]>{REST.replace("red", "&r;")}'.encode(),
     ],
 )
-def test_every_way_to_write_xml_is_read(data: bytes) -> None:
+def test_all_forms_of_xml_are_read(data: bytes) -> None:
     """Encodings, long comments, instructions and declarations before the root are accepted."""
     assert painted(data, 40).getcolors() == [(1600, (255, 0, 0, 255))]
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "JPEG"])
-def test_pictures_inside_are_painted_upright_in_their_colours(file_format: str) -> None:
-    """Pictures of all formats are painted like in browsers, with their profile and orientation."""
+def test_orientation_and_colours_of_embedded_images(file_format: str) -> None:
+    """Images of all formats are painted like in browsers, with their profile and orientation."""
     picture = Image.new("RGB", (10, 20), (0, 0, 200))
     picture.paste((200, 50, 50), (0, 0, 10, 10))
     options: dict[str, object] = (
@@ -367,8 +367,8 @@ def test_pictures_inside_are_painted_upright_in_their_colours(file_format: str) 
         assert right == pytest.approx((218, 24, 41, 255), abs=12)
 
 
-def test_scripts_and_addresses_are_left_out() -> None:
-    """The renderer does not receive them."""
+def test_scripts_and_addresses_are_removed() -> None:
+    """The renderer receives neither scripts nor addresses."""
     body = (
         '<script>x<g id="a"/></script><a xlink:href="data:text/html,x"><rect width="9" height="9" fill="red"/></a>'
         '<use xlink:href="other.svg#a"/><rect width="5" height="5" style="fill:url(x.svg#b)"/>'
@@ -427,8 +427,8 @@ def test_usual_filters_are_painted() -> None:
     assert painted(svg(body), 300).size == (300, 240)
 
 
-def test_texts_that_grow_are_refused() -> None:
-    """Text that entities expand beyond the limit is refused."""
+def test_texts_that_expand_are_rejected() -> None:
+    """Text that entities expand beyond the limit is rejected."""
     head = f'<!DOCTYPE svg [<!ENTITY a "{"x" * 250}">]>'
     with pytest.raises(ImageTooLargeError, match="characters"):
         probe(svg("&a;" * 9_000, head=head), replace(LIMITS, max_metadata=100_000))

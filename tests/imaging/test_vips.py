@@ -17,7 +17,7 @@ from tests import photos
 
 
 @pytest.mark.parametrize(("before", "after"), [(logging.NOTSET, logging.ERROR), (logging.DEBUG, logging.DEBUG)])
-def test_its_logger_is_quiet_unless_the_host_wants_it(monkeypatch: pytest.MonkeyPatch, before: int, after: int) -> None:
+def test_the_logger_keeps_its_level(monkeypatch: pytest.MonkeyPatch, before: int, after: int) -> None:
     """A level that the host application has set is kept."""
     logger = logging.getLogger("pyvips")
     old = logger.level
@@ -30,8 +30,8 @@ def test_its_logger_is_quiet_unless_the_host_wants_it(monkeypatch: pytest.Monkey
         logger.setLevel(old)
 
 
-def test_threads_may_load_it_at_once() -> None:
-    """The first pictures of a process may be concurrent."""
+def test_threads_can_load_libvips_concurrently() -> None:
+    """The first images of a process may be concurrent."""
     code = (
         "import threading\n"
         "from tests import photos\n"
@@ -50,14 +50,14 @@ def loaded() -> pyvips.Image:
     return pyvips.Image.jpegload_source(pyvips.Source.new_from_memory(photos.large()), access="sequential")
 
 
-def test_pictures_opened_after_the_end_are_stopped_too() -> None:
+def test_images_opened_after_the_time_limit() -> None:
     """After the time limit, nothing more is decoded."""
     with pytest.raises(ImageTooLargeError, match="within 9 seconds"), _vips.watched("image/jpeg", 9) as watch:
         watch.stop()
         watch.add(loaded()).avg()
 
 
-def test_time_stops_what_is_being_decoded() -> None:
+def test_the_time_limit_stops_a_decode() -> None:
     """Another thread can stop the loader while it decodes."""
     with pytest.raises(ImageTooLargeError), _vips.watched("image/jpeg", None) as watch:
         image = watch.add(loaded())
@@ -71,7 +71,7 @@ class Memory(bytearray):
     """Memory that supports weak references."""
 
 
-def test_what_is_held_is_freed_when_the_work_ends() -> None:
+def test_memory_is_released_when_the_work_ends() -> None:
     """Memory is released when the work ends, not when the timer thread does, which takes a moment longer."""
     with _vips.watched("image/jpeg", 60) as watch:
         watch.hold(Memory())
@@ -83,7 +83,7 @@ def test_what_is_held_is_freed_when_the_work_ends() -> None:
 @pytest.mark.parametrize(
     "error", [pyvips.Error("text of the decoder"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no character")]
 )
-def test_foreign_errors_become_ours(error: Exception) -> None:
+def test_errors_of_libvips_are_converted(error: Exception) -> None:
     """Errors of libvips, even with text that is not UTF-8, become the cause of an error of this library."""
     with pytest.raises(UnreadableImageError) as header, _vips.header_errors("image/png"):
         raise error
