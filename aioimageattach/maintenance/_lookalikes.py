@@ -21,27 +21,28 @@ __all__ = ["Lookalikes"]
 
 _COLUMNS: Final = ("width", "height", "mimetype", "original", "created_at")
 
-_SCHEMA: Final = """
+_POSTGRESQL: Final = """
 SELECT c.table_schema, c.table_name FROM information_schema.columns AS c
 JOIN information_schema.tables AS t ON t.table_schema = c.table_schema AND t.table_name = c.table_name
-WHERE c.column_name IN :columns AND t.table_type <> 'VIEW' AND {schema}
+WHERE c.column_name IN :columns AND t.table_type <> 'VIEW' AND NOT EXISTS (
+    SELECT 1 FROM pg_class AS k JOIN pg_namespace AS n ON n.oid = k.relnamespace
+    WHERE k.relname = c.table_name AND n.nspname = c.table_schema AND k.relispartition
+) -- attached partitions are read with their table
 GROUP BY c.table_schema, c.table_name HAVING count(*) = :number
+"""
+# A join would open the tables of all databases of the server, and wait for whoever changes one of them.
+_MARIADB: Final = """
+SELECT table_schema, table_name FROM information_schema.columns
+WHERE column_name IN :columns AND table_schema = database() AND table_name IN (
+    SELECT table_name FROM information_schema.tables WHERE table_schema = database() AND table_type <> 'VIEW'
+)
+GROUP BY table_schema, table_name HAVING count(*) = :number
 """
 _SQLITE: Final = """
 SELECT NULL, m.name FROM sqlite_master AS m JOIN pragma_table_info(m.name) AS c
 WHERE m.type = 'table' AND c.name IN :columns GROUP BY m.name HAVING count(*) = :number
 """
-# Attached partitions are excluded, because they are read with their table.
-_NOT_ATTACHED: Final = """
-NOT EXISTS (SELECT 1 FROM pg_class AS k JOIN pg_namespace AS n ON n.oid = k.relnamespace
-WHERE k.relname = c.table_name AND n.nspname = c.table_schema AND k.relispartition)
-"""
-_QUERIES: Final = {
-    "postgresql": _SCHEMA.format(schema=_NOT_ATTACHED),
-    "mysql": _SCHEMA.format(schema="c.table_schema = database()"),
-    "mariadb": _SCHEMA.format(schema="c.table_schema = database()"),
-    "sqlite": _SQLITE,
-}
+_QUERIES: Final = {"postgresql": _POSTGRESQL, "mysql": _MARIADB, "mariadb": _MARIADB, "sqlite": _SQLITE}
 _REMEDY: Final = "import its class, or drop the table if its images are not needed"
 
 
