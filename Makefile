@@ -12,6 +12,8 @@ PYTEST_ARGS ?=
 # Number of test processes: two per core, because many tests wait for databases, servers and timers.
 WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 PARALLEL = --numprocesses=$(WORKERS) --dist=worksteal
+# The type checkers run in `make check`.
+BEHAVIOUR := --ignore=tests/typing
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 DEMO_ARGS ?=
@@ -41,7 +43,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage test-sa20 soak test-pythons check format docs fuzz bench build clean distclean
+.PHONY: help install demo test test-thorough coverage test-sa20 soak test-pythons check format docs fuzz bench build \
+	clean distclean
 
 help:  ## List the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -107,27 +110,28 @@ $(INSTALLED_S3_PEERS): $(INSTALLED)
 demo: $(if $(FLEET),$(INSTALLED_FLEET) $(INSTALLED_S3),$(if $(filter s3,$(STORE)),$(INSTALLED_DEMO_S3) $(INSTALLED_S3),$(INSTALLED_DEMO)))  ## Run the gallery and open it in a browser (STORE=s3, FLEET=1; DEMO_ARGS=--help lists its options)
 	$(BIN)/python -m examples.gallery $(if $(STORE),--store $(STORE)) $(if $(FLEET),--fleet) $(DEMO_ARGS)
 
-test: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run the tests (with CI=true, all of them, with coverage)
-	$(BIN)/python -m pytest $(PARALLEL) $(if $(filter true,$(CI)),--cov) $(PYTEST_ARGS)
+test: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run the tests (with CI=true, also measure branch coverage)
+	$(BIN)/python -m pytest $(PARALLEL) $(BEHAVIOUR) $(if $(filter true,$(CI)),--cov) $(PYTEST_ARGS)
 
-coverage: export AIOIMAGEATTACH_ALL = 1
-coverage: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run all tests and measure branch coverage
-	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
+test-thorough: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Repeat tests with more drivers, seeds and rounds
+	$(BIN)/python -m pytest $(PARALLEL) $(BEHAVIOUR) -m thorough $(PYTEST_ARGS)
+
+coverage: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run the tests and measure branch coverage
+	$(BIN)/python -m pytest $(PARALLEL) $(BEHAVIOUR) --cov $(PYTEST_ARGS)
 
 test-sa20: $(INSTALLED_20) $(INSTALLED_S3)  ## Run the tests that use SQLAlchemy with version 2.0
 	.venv-sa20/bin/python -c 'import sqlalchemy as s; assert s.__version__.startswith("2.0."), s.__version__'
 	.venv-sa20/bin/python -m pytest $(PARALLEL) $(SQLALCHEMY_TESTS) $(PYTEST_ARGS)
 
-soak: export AIOIMAGEATTACH_ALL = 1
 soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Inject all faults many times and write the scorecard (ROUNDS=10)
 	mkdir -p build/soak
-	AIOIMAGEATTACH_TALLY=build/soak/tally-once.json $(BIN)/python -m pytest tests/faults \
+	AIOIMAGEATTACH_TALLY=build/soak/tally-once.json $(BIN)/python -m pytest -m "" tests/faults \
 		$$($(BIN)/python -m tests.faults.matrix) --junitxml=build/soak/junit-once.xml $(PYTEST_ARGS)
-	AIOIMAGEATTACH_ROUNDS=$(ROUNDS) AIOIMAGEATTACH_TALLY=build/soak/tally-many.json $(BIN)/python -m pytest \
+	AIOIMAGEATTACH_ROUNDS=$(ROUNDS) AIOIMAGEATTACH_TALLY=build/soak/tally-many.json $(BIN)/python -m pytest -m "" \
 		tests/faults/kill/test_kill.py tests/faults/test_programs.py tests/faults/database/test_oracle.py \
 		--junitxml=build/soak/junit-many.xml $(PYTEST_ARGS)
 	for store in directory bucket; do \
-		AIOIMAGEATTACH_STORE=$$store AIOIMAGEATTACH_TALLY=build/soak/tally-$$store.json $(BIN)/python -m pytest tests/faults \
+		AIOIMAGEATTACH_STORE=$$store AIOIMAGEATTACH_TALLY=build/soak/tally-$$store.json $(BIN)/python -m pytest -m "" tests/faults \
 			--ignore=tests/faults/kill --ignore=tests/faults/test_programs.py --ignore=tests/faults/test_peers.py \
 			--junitxml=build/soak/junit-$$store.xml $(PYTEST_ARGS) || exit 1; done
 	$(BIN)/python -m tests.faults.peers ours > build/soak/ours.json
@@ -143,7 +147,7 @@ test-pythons: $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run the tests with eac
 		test -x $$venv/bin/python || $$python -m venv $$venv || exit 1; \
 		$$venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' || exit 1; \
 		$$venv/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group test || exit 1; \
-		$$venv/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS) || exit 1; \
+		$$venv/bin/python -m pytest $(PARALLEL) $(BEHAVIOUR) $(PYTEST_ARGS) || exit 1; \
 	done
 
 check: $(INSTALLED) docs  ## Check format, lint, types, imports and documentation

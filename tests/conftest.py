@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from sqlalchemy import event
 from sqlalchemy.orm import Mapper, registry
 
 from tests import canary
-from tests.databases import DRIVERS, MAIN_DRIVERS, REQUIRED, Database, Servers
+from tests.databases import DRIVERS, MAIN_DRIVERS, Database, Servers
 
-ALL = os.environ.get("AIOIMAGEATTACH_ALL", "1" if REQUIRED else "0") != "0"
 EACH_DRIVER = [
     driver if driver in MAIN_DRIVERS.values() else pytest.param(driver, marks=pytest.mark.thorough)
     for driver in DRIVERS
@@ -29,15 +27,6 @@ LOCAL_REGISTRIES = WeakSet[registry]()
 def pytest_configure(config: pytest.Config) -> None:
     """Watch the whole run for secrets."""
     canary.register(config)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the thorough tests unless all tests were requested."""
-    if ALL:
-        return
-    thorough = [item for item in items if item.get_closest_marker("thorough")]
-    config.hook.pytest_deselected(items=thorough)
-    items[:] = [item for item in items if not item.get_closest_marker("thorough")]
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,14 @@ def s3() -> Iterator[Buckets]:
         yield found
 
 
-@pytest.fixture(params=["aiosqlite-directory", "asyncpg-directory", "aiosqlite-s3", "asyncpg-s3"])
+@pytest.fixture(
+    params=[
+        "aiosqlite-directory",
+        pytest.param("asyncpg-directory", marks=pytest.mark.thorough),
+        pytest.param("aiosqlite-s3", marks=pytest.mark.thorough),
+        "asyncpg-s3",
+    ]
+)
 async def anywhere(
     request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Market]:

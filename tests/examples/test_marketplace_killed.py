@@ -62,7 +62,7 @@ async def answered(client: httpx.AsyncClient, method: str, url: str, **options: 
         return None
 
 
-@pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg"])
+@pytest.mark.parametrize("driver", ["aiosqlite", pytest.param("asyncpg", marks=pytest.mark.thorough)])
 async def test_nothing_is_lost_when_workers_are_killed(driver: str, servers: Servers, tmp_path: Path) -> None:
     """Each picture of a confirmed upload exists, each row has its file, and a sweep removes the other files."""
     database = servers.database(driver, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,24 @@ from tests.servers.gate import ACCESS_KEY, SECRET_KEY
 from tests.servers.ministack import BIND, Ministack
 
 STORE = os.environ.get("AIOIMAGEATTACH_STORE", "memory")
+SECOND = {"mariadb", "asyncmy", "aiomysql", "psycopg"}
+"""Databases and drivers that usually repeat a test of SQLite or PostgreSQL."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the repetitions of a test with a second database or driver as thorough."""
+    repetitions, first = list[tuple[pytest.Item, str]](), set[str]()
+    for item in items:
+        if isinstance(item, pytest.Function) and Path(__file__).parent in item.path.parents:
+            name, _, case = item.nodeid.partition("[")
+            if SECOND.isdisjoint(re.findall(r"\w+", case)):
+                first.add(name)
+            else:
+                repetitions.append((item, name))
+    for item, name in repetitions:
+        if name in first:
+            item.add_marker(pytest.mark.thorough)
 
 
 async def rig_of(database: Database) -> Rig:

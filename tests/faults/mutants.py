@@ -172,9 +172,9 @@ def planted(mutant: Mutant, folder: Path) -> None:
 def first_failure(folder: Path, *files: str) -> str:
     """Run tests until one fails; return its name without its parameters, or an empty string."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", *files],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), "AIOIMAGEATTACH_ALL": "1"},
+        env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
         check=False,

@@ -23,7 +23,9 @@ from tests.faults.rig import STYLES, GivenUp, Rig, check, get, named, settled
 from tests.faults.stores import FaultyStore, Stop, hangs
 from tests.faults.tally import Tally
 
-TWICE = [(way, times) for way in WAYS for times in (1, 2)]
+TWICE = [
+    pytest.param(way, times, marks=[pytest.mark.thorough] if times > 1 else []) for way in WAYS for times in (1, 2)
+]
 
 
 async def ready(rig: Rig) -> None:
@@ -175,7 +177,9 @@ def doing(rig: Rig, operation: Operation) -> Callable[[bytes], Any]:
     return do
 
 
-@pytest.mark.parametrize(("way", "times"), [("task", 1), ("task", 2), ("scope", 1)])
+@pytest.mark.parametrize(
+    ("way", "times"), [("task", 1), pytest.param("task", 2, marks=pytest.mark.thorough), ("scope", 1)]
+)
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_each_operation(sqlite_rig: Rig, operation: str, way: str, times: int, tally: Tally) -> None:
     """In memory, only the library and the database suspend; a scope cancels repeatedly."""

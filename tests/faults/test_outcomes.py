@@ -33,9 +33,7 @@ async def proxy(rig: Rig) -> AsyncIterator[Proxy]:
     """A proxy between the database and the sessions of a test."""
     proxy = Proxy()
     async with proxy.before(rig.database.url) as url:
-        direct, rig.database.url = rig.database.url, url
-        rig.engine = rig.database.engine(connect_args=PLAIN.get(rig.database.driver, {}))
-        rig.database.url = direct
+        rig.engine = rig.database.engine(url=url, connect_args=PLAIN.get(rig.database.driver, {}))
         rig.sessions = async_sessionmaker(rig.engine, expire_on_commit=False)
         yield proxy
         proxy.fault = None

@@ -43,7 +43,6 @@ from aioimageattach.imaging import (
 from aioimageattach.imaging._limits import DEFAULT_LIMITS, KNOWN_TYPES
 from aioimageattach.imaging._render import render_with_preview
 from tests import photos
-from tests.conftest import ALL as THOROUGH
 from tests.imaging import hooks
 from tests.imaging.test_guard import packed, png_header
 from tests.imaging.test_svg import nested
@@ -245,7 +244,7 @@ def test_nothing_is_left_of_a_worker(hook: Callable[[Any], Any]) -> None:
     isolation._pool.close()
     process()
     files, processes = open_files(), len(children())
-    for _ in range(3 if THOROUGH else 1):
+    for _ in range(2):
         with pytest.raises(ImageAttachError):
             hooked(hook, timeout=0.1)
         process()

@@ -13,10 +13,10 @@ from tests.faults.soak import ROUNDS
 from tests.faults.tally import Tally
 
 PROGRAMS = {"aiosqlite": 30, "asyncpg": 20, "psycopg": 10, "asyncmy": 20}
-"""Number of programs per driver and round if all tests are requested; otherwise ten per database."""
+"""Number of programs per driver and round if all tests are requested; otherwise five per database."""
 FIRST = int(os.environ.get("AIOIMAGEATTACH_SEED") or 1)
 """Number of the first program; the others follow."""
-CHUNK = 10
+CHUNK = 5
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ CHUNK = 10
 async def test_the_database_is_the_oracle(
     servers: Servers, tmp_path: Path, driver: str, first: int, tally: Tally
 ) -> None:
-    """Ten programs run; a failing one is reduced to the necessary steps."""
+    """Five programs run; a failing one is reduced to the necessary steps."""
     database = servers.database(driver, tmp_path)
     try:
         await database.create(Base.metadata)
