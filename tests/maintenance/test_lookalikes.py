@@ -117,7 +117,7 @@ async def test_another_database_of_the_server(servers: Servers, tmp_path: Path) 
             progress = await sweep(async_sessionmaker(engine), Base, aged.store).execute()
         finally:
             await observer.exec_driver_sql(f"XA ROLLBACK '{name}'")
-    assert progress.named == 12
+    assert progress.counts["named"] == 12
     await engine.dispose()
     await other.dispose()
 

@@ -102,7 +102,7 @@ async def test_an_outage_ends_the_run(sqlite_database: Database) -> None:
         await plan.execute()
     [number] = re.findall(r"for (\d+) consecutive", str(raised.value))
     assert 18 < int(number) <= 20  # more than 16 and the files in progress, of which some may fail together
-    assert len(plan.failures) in (int(number) - 1, int(number))
+    assert int(number) - 2 <= len(plan.failures) <= int(number)  # those in progress at the end are not counted
     old.heal()
     await plan.execute()
     new.fail("head", ConnectionResetError("reset"))
