@@ -7,7 +7,7 @@
     │   ├── ContextError (LookupError)              no current store, or no current request
     │   ├── DeclarationError (TypeError)            a model or a call is invalid
     │   └── NotLoadedError (RuntimeError)           rows or values are not loaded
-    ├── ImageError                                  a picture is rejected
+    ├── ImageError                                  an image is rejected
     │   ├── FetchError (OSError)                    .status
     │   │   └── ForbiddenAddressError (PermissionError)
     │   ├── UnreadableImageError (ValueError)
@@ -16,7 +16,7 @@
     │   ├── ImageTooSmallError (ValueError)         .limit .actual
     │   ├── ImageProportionsError (ValueError)      .limit .actual
     │   └── TooManyPicturesError (ValueError)       .limit .actual
-    ├── NoOriginalError (FileNotFoundError)         no picture is attached
+    ├── NoOriginalError (FileNotFoundError)         no image is attached
     ├── ProcessingError (RuntimeError)              a callable or a worker process failed
     ├── StoreError                                  .store .name .status .code .request_id .attempts
     │   ├── StoreFileNotFoundError (FileNotFoundError)
@@ -34,7 +34,7 @@
         ├── DamagedValueError (ValueError)          the stored value is corrupt
         └── ValueTooLargeError (ValueError)         .limit .actual
 
-An :class:`ImageError` is caused by the sender of a picture, a :class:`UsageError` by the programmer, and the others by
+An :class:`ImageError` is caused by the sender of an image, a :class:`UsageError` by the programmer, and the others by
 the environment. :class:`~aioimageattach.problems.ProblemMiddleware` turns them into HTTP responses.
 
 Catch :class:`ImageAttachError` to catch every error of this library, or a builtin parent such as
@@ -165,7 +165,7 @@ class InvalidKeyError(StoreError, ValueError):
 
 
 class MigrationError(ImageAttachError, ExceptionGroup[Exception]):
-    """Some files could not be moved; all others were. Contains one error per file, with a note that names its row."""
+    """Some files could not be copied. Contains one error per file, with a note that names its row."""
 
     def derive(self, excs: Sequence[Any], /) -> MigrationError:  # type: ignore[override]
         """Return a group of the same class that contains only ``excs``. Called by ``except*``."""
@@ -173,15 +173,15 @@ class MigrationError(ImageAttachError, ExceptionGroup[Exception]):
 
 
 class ImageError(ImageAttachError):
-    """A picture is rejected because of its content. The message may be shown to the person who sent it."""
+    """An image is rejected because of its content. The message may be shown to the person who sent it."""
 
 
 class UnreadableImageError(ImageError, ValueError):
-    """The file is not a picture, or it is damaged."""
+    """The file is not an image, or it is damaged."""
 
 
 class UnsupportedImageError(ImageError, ValueError):
-    """The type of a picture is not allowed, or needs an extra that is not installed."""
+    """The type of an image is not allowed, or needs an extra that is not installed."""
 
     def __init__(self, message: str, *, mimetype: str | None = None, allowed: frozenset[str] = frozenset()) -> None:
         super().__init__(message)
@@ -190,7 +190,7 @@ class UnsupportedImageError(ImageError, ValueError):
 
 
 class ImageTooLargeError(ImageError, ValueError):
-    """A picture exceeds a limit on bytes, width or height, pixels, frames, metadata, memory or time.
+    """An image exceeds a limit on bytes, width or height, pixels, frames, metadata, memory or time.
 
     ``limit`` and ``actual`` are in the unit given in the message.
     """
@@ -223,7 +223,7 @@ class ImageProportionsError(ImageError, ValueError):
 
 
 class TooManyPicturesError(ImageError, ValueError):
-    """An owner would have more pictures than its attachment allows; see ``max_pictures``."""
+    """An owner would have more images than its attachment allows; see ``max_pictures``."""
 
     def __init__(self, message: str, *, limit: int | None = None, actual: int | None = None) -> None:
         super().__init__(message)
@@ -232,7 +232,7 @@ class TooManyPicturesError(ImageError, ValueError):
 
 
 class FetchError(ImageError, OSError):
-    """A picture cannot be fetched from a URL, or not in time.
+    """An image cannot be fetched from a URL, or not in time.
 
     ``status`` is the HTTP status of the response, if there was one.
     """
@@ -261,7 +261,7 @@ class NotLoadedError(UsageError, RuntimeError):
 
 
 class ProcessingError(ImageAttachError, RuntimeError):
-    """Processing failed for a reason other than the picture: in ``preprocess``, ``postprocess`` or a worker process."""
+    """Processing failed for a reason other than the image: in ``preprocess``, ``postprocess`` or a worker process."""
 
 
 class RefusedError(ImageAttachError, RuntimeError):

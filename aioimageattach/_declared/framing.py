@@ -26,12 +26,12 @@ _NOISE: Final = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """The part of a picture that an editor wants to show, in hundredths of the displayed original.
+    """The part of an image that an editor wants to show, in hundredths of the displayed original.
 
     Pages calculate it from a row, and the server from a file name. It is rounded in one place, so both get the same.
 
     Args:
-        box: Left, top, right and bottom edge of the crop box; ``None`` for the whole picture.
+        box: Left, top, right and bottom edge of the crop box; ``None`` for the whole image.
         point: The focal point, from the left and from the top; ``None`` if there is none.
     """
 
@@ -51,7 +51,7 @@ class Framing:
 
     @classmethod
     def parse(cls, text: str) -> Framing | None:
-        """Parse :attr:`text`; return ``None`` if no picture can have this framing."""
+        """Parse :attr:`text`; return ``None`` if no image can have this framing."""
         box = point = None
         if len(text) >= 8:
             left, top, right, bottom = (int(text[start : start + 2]) for start in range(0, 8, 2))
@@ -99,7 +99,7 @@ class Framing:
 
 _FULL: Final = (0, 0, _STEPS, _STEPS)
 WHOLE: Final = Framing()
-"""The whole picture, without a focal point."""
+"""The whole image, without a focal point."""
 
 
 @lru_cache(4096)

@@ -187,7 +187,7 @@ async def put(store: KeyedStore, original: str, files: Mapping[str, Rendering]) 
             try:
                 await store.put_object(name, rendering.blob, mimetype=rendering.mimetype, reproducible=True)
             except StoreFileExistsError:
-                pass  # another process was first; files with the same name show the same picture
+                pass  # another process was first; files with the same name show the same image
 
     done = await asyncio.gather(*(put_one(*file) for file in files.items()), return_exceptions=True)
     try:

@@ -6,7 +6,7 @@ A thumbnail is named after its original and its declaration: ``OBJECT_TYPE.t/...
 - NAME is the name of the declaration.
 - FRAMING is the crop box of the row, and its focal point if the thumbnail is cropped to an aspect ratio.
 - TAG is a keyed hash of twelve characters, with the whole revision as the key, so that names cannot be forged. The
-  first five characters prove that a name of this thumbnail with this crop box was once issued for this picture. The
+  first five characters prove that a name of this thumbnail with this crop box was once issued for this image. The
   other seven are a hash of the recipe and the framing, so that a different recipe gets a different name.
 """
 
@@ -176,7 +176,7 @@ def path_of(object_type: str, stem: str) -> str:
 
 
 def picture_of(object_type: str, public: str) -> str:
-    """Return the common prefix of the names of all thumbnails of a picture. URL signatures cover this prefix."""
+    """Return the common prefix of the names of all thumbnails of an image. URL signatures cover this prefix."""
     return f"{object_type}{DERIVED}/{public}"
 
 

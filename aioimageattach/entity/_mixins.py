@@ -36,7 +36,7 @@ class FocalPoint:
 
         user.picture.original.focal_point = 0.4, 0.25
 
-    Thumbnails with ``fit="cover"`` are centred on this point as far as the edges of the picture allow. The point
+    Thumbnails with ``fit="cover"`` are centred on this point as far as the edges of the image allow. The point
     overrides the ``gravity`` of their recipe. After the point has changed, ``generate_thumbnail`` makes a new
     thumbnail, and thumbnails made for the previous point are no longer found. Only rows of originals have a focal
     point.
@@ -44,9 +44,9 @@ class FocalPoint:
 
     if TYPE_CHECKING:
         focal_x: Mapped[float | None]
-        """Distance from the left edge of the displayed picture, as a fraction of its width."""
+        """Distance from the left edge of the displayed image, as a fraction of its width."""
         focal_y: Mapped[float | None]
-        """Distance from the top edge of the displayed picture, as a fraction of its height."""
+        """Distance from the top edge of the displayed image, as a fraction of its height."""
     else:  # not annotated at run time, for the reason given in Image
         focal_x = mapped_column(Float, nullable=True, sort_order=20)
         focal_y = mapped_column(Float, nullable=True, sort_order=21)
@@ -90,13 +90,13 @@ class CropBox:
 
     if TYPE_CHECKING:
         crop_left: Mapped[float | None]
-        """Distance of the box from the left edge of the displayed picture, as a fraction of its width."""
+        """Distance of the box from the left edge of the displayed image, as a fraction of its width."""
         crop_top: Mapped[float | None]
-        """Distance of the box from the top edge of the displayed picture, as a fraction of its height."""
+        """Distance of the box from the top edge of the displayed image, as a fraction of its height."""
         crop_width: Mapped[float | None]
-        """Width of the box, as a fraction of that of the displayed picture."""
+        """Width of the box, as a fraction of that of the displayed image."""
         crop_height: Mapped[float | None]
-        """Height of the box, as a fraction of that of the displayed picture."""
+        """Height of the box, as a fraction of that of the displayed image."""
     else:  # not annotated at run time, for the reason given in Image
         crop_left = mapped_column(Float, nullable=True, sort_order=25)
         crop_top = mapped_column(Float, nullable=True, sort_order=26)
@@ -105,10 +105,10 @@ class CropBox:
 
     @property
     def crop_box(self) -> Crop | None:
-        """Left, top, width and height of the box, as fractions of width and height; ``None`` for the whole picture.
+        """Left, top, width and height of the box, as fractions of width and height; ``None`` for the whole image.
 
-        File names contain the box in hundredths. So its edges are rounded inwards to 0.01, and nothing outside of the
-        given box is shown.
+        File names contain the box in hundredths, so its edges are rounded inwards to 0.01: nothing outside of the given
+        box is shown.
 
         Raises:
             NotLoadedError: The row's columns are expired.
@@ -129,7 +129,7 @@ class CropBox:
 
 
 class Placeholder:
-    """Mixin for image classes: a blurred preview and a dominant colour to show until a picture is loaded.
+    """Mixin for image classes: a blurred preview and a dominant colour to show until an image is loaded.
 
     The columns of an original are filled when its first thumbnail is made, from the same decode. Set
     ``__placeholder_on_attach__`` to fill them when the original is attached::
@@ -143,9 +143,9 @@ class Placeholder:
 
     if TYPE_CHECKING:
         thumbhash: Mapped[str | None]
-        """ThumbHash of the picture, at most 28 bytes, in Base64; see https://evanw.github.io/thumbhash/."""
+        """ThumbHash of the image, at most 28 bytes, in Base64; see https://evanw.github.io/thumbhash/."""
         dominant_colour: Mapped[str | None]
-        """The dominant colour, such as ``"#1e90ff"``; ``None`` also if the picture is completely transparent."""
+        """The dominant colour, such as ``"#1e90ff"``; ``None`` also if the image is completely transparent."""
     else:
         thumbhash = mapped_column(String(40), nullable=True, sort_order=22)
         dominant_colour = mapped_column(String(7), nullable=True, sort_order=23)

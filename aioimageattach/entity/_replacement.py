@@ -83,7 +83,7 @@ class Replacement:
 
         Raises:
             NoOriginalError: The original of a new thumbnail has been replaced or deleted in the meantime.
-            TooManyPicturesError: An owner would have more pictures than are allowed.
+            TooManyPicturesError: An owner would have more images than are allowed.
         """
         session = self._session
         removed: list[RemovedRow] = []
@@ -159,7 +159,7 @@ def _match_gone(
     """Return the rows of the database to delete, by ``id``, each with the corresponding object of the session.
 
     The rows are matched by size and revision. The keys cannot be compared, because the database may return them padded.
-    The size alone is not enough: another transaction may have replaced the picture with one of the same size, which
+    The size alone is not enough: another transaction may have replaced the image with one of the same size, which
     must not be deleted.
     """
     sizes = {_size(row): row for row in gone}

@@ -89,7 +89,7 @@ class Recipe:
         width: Width in pixels. Without ``height``, the height is calculated from the aspect ratio.
         height: Height in pixels. Without ``width``, the width is calculated from the aspect ratio.
         ratio: Factor by which both sides of the original are scaled: below 1 to reduce, above 1 to enlarge.
-        fit: How the picture is fitted into the box of ``width`` and ``height``; see :data:`Fit`. ``None`` means
+        fit: How the image is fitted into the box of ``width`` and ``height``; see :data:`Fit`. ``None`` means
             ``"cover"`` if both are given.
         enlarge: ``True`` if the thumbnail may be larger than the original. If ``False``, a larger size is reduced to
             that of the original, and a box is reduced in proportion. SVG and PDF have no pixels and are not affected.
@@ -98,7 +98,7 @@ class Recipe:
             strong colours, ``"entropy"`` for detail. ``None`` means the centre.
         crop: The part of the original to use, as left, top, width and height, in fractions of the displayed original,
             rounded to 0.0001. It is cut out first: sizes, ``fit`` and ``gravity`` refer to this part. ``None`` means
-            the whole picture.
+            the whole image.
         format: ``"jpeg"``, ``"png"``, ``"webp"``, ``"avif"``, ``"gif"``, or a MIME type such as ``"image/webp"``.
             ``None`` keeps the original's format, except that TIFF, HEIC, SVG and PDF become PNG.
         filter: Resampling filter, a name of :data:`KERNELS`; ``None`` means ``"lanczos3"``.
@@ -106,8 +106,8 @@ class Recipe:
         animated: ``True`` to keep the frames of an animated GIF or WebP. If ``False``, only the first frame is used.
         background: Red, green and blue, 0 to 255: the colour of the bars of ``contain``, and of the background behind
             transparent parts in JPEG.
-        preprocess: Called with the whole picture, upright and in sRGB, before it is cropped or resized.
-        postprocess: Called with the resized picture. Both callables receive and return a ``pyvips.Image``, run in a
+        preprocess: Called with the whole image, upright and in sRGB, before it is cropped or resized.
+        postprocess: Called with the resized image. Both callables receive and return a ``pyvips.Image``, run in a
             worker thread, and are called once per frame if an animation is kept.
         variant: Your own name for this look, 1 to 32 characters of ``a-z 0-9 . -``. Always pass one together with a
             callable, so that two looks of the same size can be distinguished. ``None`` means the canonical name; see
@@ -217,7 +217,7 @@ class Recipe:
             box: Left, top, width and height, as fractions of the displayed original.
 
         Raises:
-            ValueError: The box is empty, or not inside the picture.
+            ValueError: The box is empty, or not inside the image.
             DeclarationError: ``box`` is not four numbers.
         """
         left, top, width, height = checked_area("crop box", box)
@@ -248,7 +248,7 @@ class Recipe:
             return Layout(part, inner, inner)
         target = self.width, self.height
         if most is not None:
-            # the largest box that the picture fills (cover, fill) or fits into (contain) without being enlarged
+            # the largest box that the image fills (cover, fill) or fits into (contain) without being enlarged
             smaller = fitted(target, most, cover=self.fit == "contain")
             target = min(target, smaller)
         return Layout(
@@ -256,7 +256,7 @@ class Recipe:
         )
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the size of a picture scaled to fit inside the box, or to the one given side."""
+        """Return the size of an image scaled to fit inside the box, or to the one given side."""
         if self.width is not None and self.height is not None:
             return fitted(size, (self.width, self.height))
         if self.width is not None:
@@ -265,7 +265,7 @@ class Recipe:
         return nearest(size[0] * height, size[1]), height
 
     def part(self, size: tuple[int, int]) -> Box:
-        """Return the part of a picture that :attr:`crop` selects, in pixels of that picture.
+        """Return the part of an image that :attr:`crop` selects, in pixels of that image.
 
         Args:
             size: Width and height of the original, or of a smaller copy, as displayed.
@@ -274,7 +274,7 @@ class Recipe:
         return whole if self.crop is None else proportional(whole, self.crop)
 
     def region(self, size: tuple[int, int], target: tuple[int, int], point: Point) -> Box:
-        """Return the part of a picture that becomes the thumbnail, in pixels of that picture.
+        """Return the part of an image that becomes the thumbnail, in pixels of that image.
 
         Args:
             size: Width and height of the original, or of a smaller copy, as displayed.

@@ -36,7 +36,7 @@ MAX_SHARE: Final = 0.1
 RETENTION: Final = timedelta(days=30)
 """How long removed files stay in quarantine by default."""
 
-_FEW: Final = 10  # orphans, which are never too large a share
+_FEW: Final = 10  # orphans: this number is never too large a share
 _MANY: Final = 100  # consecutive orphans: ordinary ones appear one by one, but a copy or a lost table has many
 _CLOCK_RESOLUTION: Final = timedelta(seconds=2)  # some stores report times in whole seconds
 

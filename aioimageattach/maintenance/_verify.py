@@ -40,14 +40,14 @@ class Mismatch:
 
     Args:
         reference: The file, as the row describes it.
-        problem: What is wrong with the file.
+        problem: The problem.
         expected: The size in bytes or the SHA-256 in the row, or the number of thumbnails that it marks; ``None`` for
             other problems.
         actual: The size in bytes or the SHA-256 of the file, or the number of these thumbnails that exist; ``None`` for
             other problems.
         repaired: ``True`` if the thumbnail was rendered again; the row then names the new file. For marks, ``True`` if
             they were removed; the thumbnail server then generates the missing files on request.
-        error: Why the file could not be read or repaired.
+        error: The error, if the file could not be read or repaired.
     """
 
     reference: FileReference
@@ -102,7 +102,7 @@ class _VerifyPlan(RowPlan[Mismatch]):
         self._require_all_rows()
 
     async def _check_repair(self) -> None:
-        """Refuse to repair in a store other than the application's: rows would name files that only this store has.
+        """Refuse to repair in a store other than the application's: rows would name files that only that store has.
 
         Raises:
             RefusedError: The store is the destination of an unfinished migration, or belongs to another database.
@@ -124,7 +124,7 @@ class _VerifyPlan(RowPlan[Mismatch]):
     async def _check_marks(self) -> AsyncGenerator[Mismatch, None]:
         store = self._store
         if not isinstance(store, KeyedStore) or not store.has_certain_urls:
-            return  # no mark counts there
+            return  # marks are not used there
         for kind in marked_kinds(self._kinds):
             async with aclosing(false_marks(self._sessions, kind, store)) as pages:
                 async for rows, found in pages:
@@ -158,7 +158,7 @@ class _VerifyPlan(RowPlan[Mismatch]):
     async def _compare_value(
         self, store: KeyedStore, reference: FileReference, content: ValueReference
     ) -> Mismatch | None:
-        """Compare an offloaded value with its checksum, which is that of its bytes before compression."""
+        """Compare the checksum of an offloaded value, which is computed before compression."""
         size = (await store.head_object(content.name)).size
         if size != content.stored:
             return Mismatch(reference, "size", content.stored, size)
@@ -172,7 +172,7 @@ class _VerifyPlan(RowPlan[Mismatch]):
         return None
 
     async def _measure(self, reference: FileReference) -> tuple[int, str | None]:
-        """Return the size of a file, and its SHA-256 if it was read."""
+        """Return the size of a file, and its SHA-256 if the file was read."""
         store, key = self._store, reference.key
         if reference.damage is not None:
             raise reference.damage
@@ -189,7 +189,7 @@ class _VerifyPlan(RowPlan[Mismatch]):
         self.progress.bytes += size
 
     async def _confirm(self, kind: Kind, mismatch: Mismatch) -> Mismatch | None:
-        """Return a mismatch if the row still names that file, after it was repaired if requested and possible."""
+        """Return a mismatch if the row still names the file, after a repair if one is requested and possible."""
         reference = await reread(self._sessions, kind, mismatch.reference)
         if reference is None or (reference.key, reference.name) != (mismatch.reference.key, mismatch.reference.name):
             return None

@@ -1,4 +1,4 @@
-"""The plan of a migration: which files are copied, how many concurrently, and with which results."""
+"""The plan of a migration, which copies files concurrently and counts the results."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def migrate(
     the number of rows. The application may continue to write; see :doc:`/howto/move`.
 
     Args:
-        session: Makes sessions: an ``async_sessionmaker``, or an ``AsyncSession``, which itself is not used.
+        session: Factory of sessions: an ``async_sessionmaker``, or an ``AsyncSession``, which is not used itself.
         base: The declarative base of the classes, or their :class:`sqlalchemy.orm.registry`.
         source: The store with the files.
         destination: The store to which the files are copied.

@@ -67,7 +67,7 @@ def retire(
     are not touched; a sweep removes them.
 
     Args:
-        session: Makes sessions.
+        session: Factory of sessions.
         base: The declarative base, or one class.
         old: The store with the copies.
         new: The store that the application uses.

@@ -298,8 +298,7 @@ def backfill(
 
     Raises:
         DeclarationError: ``target`` is not an image class or an attachment, the class declares no thumbnails, or the
-            store is not a
-            :class:`~aioimageattach.store.KeyedStore`.
+            store is not a :class:`~aioimageattach.store.KeyedStore`.
         ValueError: ``concurrency`` or ``rate`` is out of range, or ``start_after`` is not a position.
         ContextError: No store is given, bound or current.
         StoreMissingError: From the plan: the bucket does not exist.

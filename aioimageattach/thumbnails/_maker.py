@@ -1,4 +1,4 @@
-"""Make the files of declared thumbnails: for requests, for new pictures, and for all existing pictures."""
+"""Make the files of declared thumbnails: for requests, for new images, and for all existing images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ._turns import Priority, Turns, turns
 __all__ = ["Busy", "Made", "ThumbnailMaker"]
 
 _BROKEN_FOR: Final = 60.0
-"""Seconds before rendering is tried again for a picture that could not be rendered."""
+"""Seconds before rendering is tried again for an image that could not be rendered."""
 
 _BROKEN_KEPT: Final = 10_000
 
@@ -82,7 +82,7 @@ class ThumbnailMaker:
     """Fetches originals, renders their declared thumbnails and stores them.
 
     All makers of an event loop share one limit on the number of originals in progress; see :mod:`._turns`. Requests
-    come first, then new pictures, then the rest. Requests may use the whole capacity, and other work all but one place.
+    come first, then new images, then the rest. Requests may use the whole capacity, and other work all but one place.
 
     Args:
         store: Store of the originals and of the thumbnails.
@@ -229,14 +229,14 @@ class ThumbnailMaker:
     async def _make_rest(self, thumbnail: Thumbnail, rest: list[Step], spool: Spool, places: Turns) -> None:
         """Render the other widths of a format, each only while no request is waiting."""
         for step in rest:
-            if not places.try_acquire(Priority.NEW, self.background):  # new pictures take precedence, too
+            if not places.try_acquire(Priority.NEW, self.background):  # new images take precedence, too
                 return
             try:
                 key = self._key(thumbnail, step)
                 is_made = await self.exists(thumbnail.name_of(step)) or is_in_flight(key)
                 if is_made or places.is_awaited(Priority.REQUEST):
                     continue
-                await single_flight(key, partial(self._make_one, thumbnail, step, spool))  # requests for it join in
+                await single_flight(key, partial(self._make_one, thumbnail, step, spool))  # requests share this work
             except (ImageError, StoreError) as error:
                 extra = log_fields("thumbnails.failed", error)
                 _log.info("%s was not made ahead: %s", thumbnail.name_of(step), error, extra=extra)
@@ -248,7 +248,7 @@ class ThumbnailMaker:
         """Return whether a file exists.
 
         Raises:
-            StoreError: The store cannot tell.
+            StoreError: The file could not be looked up.
         """
         try:
             await self.store.head_object(name)

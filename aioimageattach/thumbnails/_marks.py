@@ -26,7 +26,7 @@ async def set_marks(
 ) -> None:
     """Set the marks of originals, in one transaction.
 
-    Rows whose picture has been replaced or deleted in the meantime do not change. A result is used for a class only if
+    Rows whose image has been replaced or deleted in the meantime do not change. A result is used for a class only if
     it covers all thumbnails that the class declares. The thumbnails whose files all exist are marked.
 
     Args:

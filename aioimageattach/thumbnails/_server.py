@@ -32,7 +32,8 @@ __all__ = ["ThumbnailServer"]
 _MAX_FRAMINGS: Final = 100
 """Largest number of crop boxes and focal points per thumbnail.
 
-A client that has the URL of a thumbnail could request all focal points, and one that has the original's all boxes.
+A client that knows the URL of a thumbnail could request all focal points, and with the URL of the original also all
+crop boxes.
 """
 
 _RESULTS: Final = {302: "redirect", 404: "not_found", 503: "refused"}
@@ -66,7 +67,7 @@ class ThumbnailServer(FileServer):
         block_size: As for :class:`~aioimageattach.stores.fs.StaticServer`.
         open_files: As for :class:`~aioimageattach.stores.fs.StaticServer`.
         url_secret: Secret that signs the URLs, at least 16 bytes, the same in all processes; requests without a valid
-            signature are refused. Of several secrets, the first one signs and all are accepted. No other server may
+            signature are rejected. Of several secrets, the first one signs and all are accepted. No other server may
             then serve the files of the store. ``None`` means that URLs are not signed.
         url_expires_in: Minimum time for which a signed URL is valid, in seconds.
         url_window: Maximum time for which the same signed URL is reused, in seconds; ``None`` means
@@ -112,11 +113,11 @@ class ThumbnailServer(FileServer):
 
     @property
     def is_private(self) -> bool:
-        """Whether URLs are signed."""
+        """``True`` if URLs are signed."""
         return self._signer is not None
 
     def query_of(self, picture: str) -> str:
-        """Return the query string that signs the URLs of a picture, with the ``?``; empty if URLs are not signed."""
+        """Return the query string that signs the URLs of an image, with the ``?``; empty if URLs are not signed."""
         return "" if self._signer is None else f"?{self._signer.sign(picture)}"
 
     async def prune(
