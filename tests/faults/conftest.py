@@ -23,7 +23,9 @@ from tests.servers.ministack import BIND, Ministack
 
 STORE = os.environ.get("AIOIMAGEATTACH_STORE", "memory")
 SECOND = {"mariadb", "asyncmy", "aiomysql", "psycopg"}
-"""Databases and drivers that usually repeat a test of SQLite or PostgreSQL."""
+"""Databases and drivers with which a test of SQLite or PostgreSQL is repeated."""
+SERVERS = {*SECOND, "postgresql", "asyncpg"}
+"""The same for tests of offloaded values, which repeat those of images."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,7 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and Path(__file__).parent in item.path.parents:
             name, _, case = item.nodeid.partition("[")
-            if SECOND.isdisjoint(re.findall(r"\w+", case)):
+            words = re.findall(r"\w+", case)
+            if (SERVERS if "values" in words or "offload" in item.path.parts else SECOND).isdisjoint(words):
                 first.add(name)
             else:
                 repetitions.append((item, name))

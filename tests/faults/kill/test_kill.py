@@ -85,7 +85,7 @@ async def test_at_random(make_places: MakePlaces, zygote: Zygote, tally: Tally, 
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-@pytest.mark.parametrize("unnamed", [True, False])
+@pytest.mark.parametrize("unnamed", [True, pytest.param(False, marks=pytest.mark.thorough)])
 async def test_at_each_system_call(
     make_directories: MakePlaces, zygote: Zygote, tally: Tally, unnamed: bool, seed: int
 ) -> None:
