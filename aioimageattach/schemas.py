@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from typing_extensions import TypeVar
 
-from ._declared.html import compatible, fallback_of, srcset_of
 from .entity import BaseImageSet, Image
+from .entity._derived import declarations_of
+from .entity._markup import links_of
 from .exc import NoOriginalError
 from .store import Store
 
@@ -127,12 +128,11 @@ class PictureOut(BaseModel):
 
 
 def _thumbnails(image: Image, store: Store | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name in image.__thumbnails__:
-        candidates = image.candidates(name, store=store)
-        shown = fallback_of(candidates)
-        if shown is not None:
-            srcset = srcset_of(compatible(candidates))
-            yield name, {"src": shown.url, "srcset": srcset, "width": shown.width, "height": shown.height}
+    for name, declaration in declarations_of(type(image)).items():
+        links = links_of(image, declaration, store)
+        if links is not None:
+            shown, srcset = links.shown, links.srcset(links.ladder.compatible)
+            yield name, {"src": links.url, "srcset": srcset, "width": shown.width, "height": shown.height}
 
 
 def _original(value: Any) -> Any:

@@ -8,26 +8,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
 from typing import Any, Final
 
 from ..exc import DeclarationError
 from ..imaging._geometry import nearest
+from .srcset import Ladder, Step
 
-__all__ = [
-    "Candidate",
-    "Html",
-    "background",
-    "compatible",
-    "fallback_element",
-    "fallback_of",
-    "img_element",
-    "picture_element",
-    "srcset_of",
-]
+__all__ = ["Candidate", "Html", "Links", "background", "fallback_element", "img_element", "picture_element"]
 
 _ATTRIBUTE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*", re.ASCII)
-_DEFAULTS: Final[Mapping[str, Any]] = {"loading": "lazy", "decoding": "async"}
+_DEFAULTS: Final = {"loading": ' loading="lazy"', "decoding": ' decoding="async"'}
 _PIXELS: Final = re.compile(r"([1-9][0-9]{0,4})px", re.ASCII)
 _COLOUR: Final = re.compile(r"#[0-9a-f]{6}", re.ASCII)
 _OPAQUE: Final = frozenset({"image/jpeg", "image/heic"})
@@ -63,27 +53,40 @@ class Candidate:
     fallback: bool = False
 
 
-def srcset_of(candidates: Sequence[Candidate]) -> str:
-    """Return the value of the HTML attribute ``srcset``, not escaped. A single file is listed without its width."""
-    if len(candidates) == 1:
-        return candidates[0].url
-    return ", ".join([f"{one.url} {one.width}w" for one in candidates])
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The files of a thumbnail with their URLs.
 
+    Args:
+        ladder: The files.
+        shown: The file for clients that do not support ``srcset``.
+        urls: The URLs by the end of the file name; those for elements are escaped.
+    """
 
-def _choice_attributes(candidates: Sequence[Candidate], sizes: str | None) -> dict[str, Any]:
-    """Return the attributes ``srcset`` and ``sizes``. HTML allows ``sizes`` only if ``srcset`` contains widths."""
-    return {"srcset": srcset_of(candidates), "sizes": sizes if len(candidates) > 1 else None}
+    ladder: Ladder
+    shown: Step
+    urls: Mapping[str, str]
 
+    @property
+    def url(self) -> str:
+        """URL of the file for clients that do not support ``srcset``."""
+        return self.urls[self.shown.tail]
 
-def fallback_of(candidates: Sequence[Candidate]) -> Candidate | None:
-    """Return the file for clients that do not support ``srcset``; ``None`` if there are no files."""
-    return next((one for one in candidates if one.fallback), None)
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Return all files."""
+        return tuple(
+            [
+                Candidate(self.urls[one.tail], one.width, one.height, one.mimetype, one is self.shown)
+                for one in self.ladder.steps
+            ]
+        )
 
-
-def compatible(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the files of the last format, which most clients support, for contexts that can offer only one format."""
-    offered = [one for one in candidates if not one.fallback] or candidates
-    return [one for one in candidates if one.mimetype == offered[-1].mimetype]
+    def srcset(self, steps: Sequence[Step]) -> str:
+        """Return the value of the HTML attribute ``srcset``, not escaped. A single file is listed without its width."""
+        urls = self.urls
+        if len(steps) == 1:
+            return urls[steps[0].tail]
+        return ", ".join([f"{urls[one.tail]} {one.width}w" for one in steps])
 
 
 def background(colour: str | None, thumbhash: str | None, mimetype: str) -> str | None:
@@ -106,8 +109,8 @@ def background(colour: str | None, thumbhash: str | None, mimetype: str) -> str 
 
 
 def img_element(
-    shown: Candidate,
-    others: Sequence[Candidate],
+    links: Links,
+    offered: Sequence[Step],
     *,
     sizes: str | None,
     alt: str,
@@ -117,55 +120,61 @@ def img_element(
     """Return an ``<img>`` element.
 
     Args:
-        shown: The file for the attribute ``src``.
-        others: The files for the attribute ``srcset``, all of one format. If there are none, or only ``shown``, the
-            attribute is omitted.
+        links: The thumbnail, with escaped URLs. Its fallback file is the attribute ``src``.
+        offered: The files for the attribute ``srcset``, all of one format. If there are none, or only the fallback
+            file, the attribute is omitted.
         sizes: The attribute ``sizes``; required if there are several files. If it is a length in pixels, it also sets
             the attributes ``width`` and ``height``.
         alt: The attribute ``alt``.
         colour: The background colour.
         attributes: Other attributes, which take precedence.
     """
-    own: dict[str, Any] = {"src": shown.url}
-    if others and list(others) != [shown]:
-        own |= _choice_attributes(others, sizes)
-    width, height = _displayed_size(shown, sizes)
-    own |= {"width": width, "height": height, "alt": alt, **_DEFAULTS}
+    own = {"src": f' src="{links.url}"'}
+    if offered and offered != (links.shown,):
+        own["srcset"] = _format_choice(links, offered, sizes)
+    width, height = _displayed_size(links.shown, sizes)
+    own |= {"width": f' width="{width}"', "height": f' height="{height}"', "alt": f' alt="{escape(alt)}"', **_DEFAULTS}
     given = _by_attribute_name(attributes)
     if given.get("fetchpriority") == "high":
         del own["loading"]
     if colour is not None:
         given["style"] = ";".join(filter(None, (f"background-color:{colour}", given.get("style"))))
-    return Html(f"<img{_format_attributes(own | given)}>")
+    return _img(own, given)
 
 
 def fallback_element(url: str, alt: str, attributes: Mapping[str, Any]) -> Html:
     """Return the ``<img>`` element of the placeholder for a missing picture."""
-    return Html(f"<img{_format_attributes({'src': url, 'alt': alt, **_DEFAULTS} | _by_attribute_name(attributes))}>")
+    own = {"src": f' src="{escape(url)}"', "alt": f' alt="{escape(alt)}"', **_DEFAULTS}
+    return _img(own, _by_attribute_name(attributes))
 
 
-def picture_element(candidates: Sequence[Candidate], sizes: str | None, img: str) -> Html:
+def picture_element(links: Links, sizes: str | None, img: str) -> Html:
     """Return a ``<picture>`` element.
 
     Args:
-        candidates: The files, grouped by format, the preferred format first.
+        links: The thumbnail, with escaped URLs.
         sizes: The attribute ``sizes`` of each ``<source>`` element.
         img: The ``<img>`` element.
     """
-    sources = [
-        f"<source{_format_attributes({'type': mimetype, **_choice_attributes(list(group), sizes)})}>"
-        for mimetype, group in groupby(candidates, key=lambda one: one.mimetype)
+    elements = [
+        f'<source type="{steps[0].mimetype}"{_format_choice(links, steps, sizes)}>' for steps in links.ladder.sources
     ]
-    return Html(f"<picture>{''.join(sources)}{img}</picture>")
+    return Html(f"<picture>{''.join(elements)}{img}</picture>")
 
 
-def _displayed_size(shown: Candidate, sizes: str | None) -> tuple[int, int]:
+def _displayed_size(shown: Step, sizes: str | None) -> tuple[int, int]:
     """Return the attributes ``width`` and ``height``: the file's size, scaled to ``sizes`` if that is in pixels."""
     fixed = _PIXELS.fullmatch(sizes or "")
     if fixed is None:
         return shown.width, shown.height
     width = int(fixed[1])
     return width, nearest(shown.height * width, shown.width)
+
+
+def _format_choice(links: Links, steps: Sequence[Step], sizes: str | None) -> str:
+    """Format the attributes ``srcset`` and ``sizes``. HTML allows ``sizes`` only if ``srcset`` contains widths."""
+    srcset = f' srcset="{links.srcset(steps)}"'
+    return srcset if sizes is None or len(steps) == 1 else f'{srcset} sizes="{escape(sizes)}"'
 
 
 def _by_attribute_name(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,12 +188,14 @@ def _by_attribute_name(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _format_attributes(attributes: Mapping[str, Any]) -> str:
-    """Format attributes as HTML. ``True`` is written without a value; ``None`` and ``False`` are omitted."""
-    return "".join(
-        [
-            f" {name}" if value is True else f' {name}="{escape(str(value))}"'
-            for name, value in attributes.items()
-            if value is not None and value is not False
-        ]
-    )
+def _img(own: Mapping[str, str], given: Mapping[str, Any]) -> Html:
+    """Return an ``<img>`` element with formatted attributes, and with those of the caller, which take precedence."""
+    attributes = {**own, **{name: _format(name, value) for name, value in given.items()}}
+    return Html(f"<img{''.join(attributes.values())}>")
+
+
+def _format(name: str, value: Any) -> str:
+    """Format an attribute. ``True`` is written without a value; ``None`` and ``False`` are omitted."""
+    if value is None or value is False:
+        return ""
+    return f" {name}" if value is True else f' {name}="{escape(str(value))}"'

@@ -165,22 +165,27 @@ class Ladder:
         formats: The files of each format, ordered by width; the preferred format first.
         fallback: The file for clients that do not support ``srcset``; ``None`` if there are no files.
         steps: All files without duplicates.
+        sources: The formats that browsers can choose from. One that has no other file than the fallback is not among
+            them.
     """
 
     formats: tuple[tuple[Step, ...], ...]
     fallback: Step | None
     steps: tuple[Step, ...] = field(init=False)
+    sources: tuple[tuple[Step, ...], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         found = {step.tail: step for steps in self.formats for step in steps}
         if self.fallback is not None:
             found.setdefault(self.fallback.tail, self.fallback)
         object.__setattr__(self, "steps", tuple(found.values()))
+        object.__setattr__(self, "sources", tuple(steps for steps in self.formats if steps != (self.fallback,)))
 
     @property
     def compatible(self) -> tuple[Step, ...]:
         """The files of the last format, which most clients support, for contexts that can offer only one format."""
-        return self.formats[-1] if self.formats else ()
+        formats = self.sources or self.formats
+        return formats[-1] if formats else ()
 
 
 class Declaration:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from sqlalchemy.orm.attributes import instance_state
 
-from .._declared.html import (
-    Candidate,
-    Html,
-    background,
-    compatible,
-    fallback_element,
-    fallback_of,
-    img_element,
-    picture_element,
-    srcset_of,
-)
+from .._declared.html import Candidate, Html, Links, background, fallback_element, img_element, picture_element
 from .._declared.names import path_of, picture_of, public_of, stem_of
 from .._declared.srcset import Declaration, Srcset
 from ..context._current import thumbnail_links
@@ -26,7 +17,7 @@ from ..exc import DeclarationError
 from ..store import Store
 from ._derived import check_original, declarations_of, framing_of, is_marked, keyed
 
-__all__ = ["DeclaredThumbnails"]
+__all__ = ["DeclaredThumbnails", "links_of"]
 
 
 class DeclaredThumbnails:
@@ -57,9 +48,8 @@ class DeclaredThumbnails:
             ContextError: No store is given or set, or that store has no thumbnail server.
             NotLoadedError: The row's columns are expired.
         """
-        cls, original = self._shown()
-        declaration = _declaration(cls, name)
-        return () if original is None else _candidates(original, declaration, store)
+        links = self._links(name, store)
+        return () if links is None else links.candidates()
 
     def url(self, name: str, *, base_url: str | None = None, store: Store | None = None) -> str | None:
         """Return the URL of a declared thumbnail's fallback file, which every client can display.
@@ -76,10 +66,10 @@ class DeclaredThumbnails:
         Raises:
             Error: Any error of :meth:`candidates`.
         """
-        shown = fallback_of(self.candidates(name, store=store))
-        if shown is None:
+        links = self._links(name, store)
+        if links is None:
             return None
-        return shown.url if base_url is None else urljoin(base_url, shown.url)
+        return links.url if base_url is None else urljoin(base_url, links.url)
 
     def srcset(self, name: str, *, mimetype: str | None = None, store: Store | None = None) -> str:
         """Return the value of the HTML attribute ``srcset``, unescaped; empty if no picture is attached.
@@ -92,8 +82,12 @@ class DeclaredThumbnails:
         Raises:
             Error: Any error of :meth:`candidates`.
         """
-        found = self.candidates(name, store=store)
-        return srcset_of([one for one in found if one.mimetype == mimetype] if mimetype else compatible(found))
+        links = self._links(name, store)
+        if links is None:
+            return ""
+        steps = links.ladder.steps
+        chosen = [one for one in steps if one.mimetype == mimetype] if mimetype else links.ladder.compatible
+        return links.srcset(chosen)
 
     def thumbnail_size(self, name: str, *, store: Store | None = None) -> tuple[int, int] | None:
         """Return the width and height, in pixels, of the file of :meth:`url`; ``None`` if no picture is attached.
@@ -105,8 +99,8 @@ class DeclaredThumbnails:
         Raises:
             Error: Any error of :meth:`candidates`.
         """
-        shown = fallback_of(self.candidates(name, store=store))
-        return None if shown is None else (shown.width, shown.height)
+        links = self._links(name, store)
+        return None if links is None else (links.shown.width, links.shown.height)
 
     def img(self, name: str, *, store: Store | None = None, placeholder: bool = True, **attributes: Any) -> Html:
         """Return an ``<img>`` element that shows a declared thumbnail in the most widely supported format.
@@ -133,7 +127,7 @@ class DeclaredThumbnails:
             DeclarationError: The class declares no such thumbnail, or it has several widths and no ``sizes``.
             Error: Any error of :meth:`candidates`.
         """
-        return self._element(name, store, placeholder, attributes)[2]
+        return self._element(name, store, placeholder, attributes, as_picture=False)
 
     def picture(self, name: str, *, store: Store | None = None, placeholder: bool = True, **attributes: Any) -> Html:
         """Return a ``<picture>`` element that offers a declared thumbnail in all its formats; see :meth:`img`.
@@ -147,44 +141,41 @@ class DeclaredThumbnails:
         Raises:
             Error: Any error of :meth:`img`.
         """
-        candidates, sizes, img = self._element(name, store, placeholder, attributes, alone=False)
-        types = {one.mimetype for one in candidates if not one.fallback}
-        return picture_element([one for one in candidates if one.mimetype in types], sizes, img) if types else img
+        return self._element(name, store, placeholder, attributes, as_picture=True)
+
+    def _links(self, name: str, store: Store | None) -> Links | None:
+        cls, original = self._shown()
+        declaration = _declaration(cls, name)
+        return None if original is None else links_of(original, declaration, store)
 
     def _element(
-        self, name: str, store: Store | None, placeholder: bool, attributes: Mapping[str, Any], *, alone: bool = True
-    ) -> tuple[tuple[Candidate, ...], str | None, Html]:
+        self, name: str, store: Store | None, placeholder: bool, attributes: Mapping[str, Any], *, as_picture: bool
+    ) -> Html:
         cls, original = self._shown()
         declaration = _declaration(cls, name)
         sizes = attributes.get("sizes") or declaration.sizes
-        ladder = isinstance(declaration.value, Srcset) and len(declaration.value.widths) > 1
-        if sizes is None and ladder:
+        if sizes is None and isinstance(declaration.value, Srcset) and len(declaration.value.widths) > 1:
             raise DeclarationError(
                 f"{cls.__name__}.__thumbnails__[{name!r}] has several widths: expected sizes, the displayed width of "
                 'the picture, in this call or in the Srcset, such as sizes="(min-width: 60rem) 33vw, 100vw"; without '
                 "it, browsers load the widest file"
             )
-        if original is None:
-            return (), None, _nothing(cls, attributes)
-        found = _candidates(original, declaration, store)
-        shown = fallback_of(found)
-        if shown is None:
-            return (), None, _nothing(cls, attributes)
+        if original is None or (links := links_of(original, declaration, store, escape)) is None:
+            return _nothing(cls, attributes)
         values = original.__dict__
         colour = None
         if placeholder and "dominant_colour" in values:
             colour = background(values["dominant_colour"], values.get("thumbhash"), values["mimetype"])
-        others = {key: value for key, value in attributes.items() if key not in ("alt", "sizes")}
         alt = attributes.get("alt")
         img = img_element(
-            shown,
-            compatible(found) if alone else (),
+            links,
+            () if as_picture else links.ladder.compatible,
             sizes=sizes,
-            alt=original.alt if alt is None else str(alt),
+            alt=str((original.alt if alt is None else alt) or ""),
             colour=colour,
-            attributes=others,
+            attributes={key: value for key, value in attributes.items() if key not in ("alt", "sizes")},
         )
-        return found, sizes if ladder else None, img
+        return picture_element(links, sizes, img) if as_picture and links.ladder.sources else img
 
 
 def _declaration(cls: type[Any], name: str) -> Declaration:
@@ -196,7 +187,20 @@ def _declaration(cls: type[Any], name: str) -> Declaration:
     return found
 
 
-def _candidates(original: Any, declaration: Declaration, store: Store | None) -> tuple[Candidate, ...]:
+def links_of(
+    original: Any, declaration: Declaration, store: Store | None, convert: Callable[[str], str] = str
+) -> Links | None:
+    """Return the files of a thumbnail with their URLs; ``None`` if its original is too large for any of them.
+
+    Args:
+        original: The row of the original.
+        declaration: The declaration of the thumbnail.
+        store: As for :meth:`DeclaredThumbnails.candidates`.
+        convert: Escapes URLs. URLs that have parts in common are converted in parts, because a page has thousands.
+
+    Raises:
+        Error: Any error of :meth:`DeclaredThumbnails.candidates`.
+    """
     original._require_loaded("width", "height", "mimetype", "original", "revision")
     revision = check_original(original)
     values = original.__dict__
@@ -206,17 +210,12 @@ def _candidates(original: Any, declaration: Declaration, store: Store | None) ->
     ladder = declaration.ladder(values["width"], values["height"], values["mimetype"], framing)
     links = thumbnail_links(place, session=instance_state(original).session)
     if not links.is_private and is_marked(original, declaration, framing, place, object_type):
-        urls = [place.url_of(path + step.tail) for step in ladder.steps]
+        urls = {step.tail: convert(place.url_of(path + step.tail)) for step in ladder.steps}
     else:
-        before = links.base_url + path
-        after = links.query_of(picture_of(object_type, public_of(revision) or ""))
-        urls = [f"{before}{step.tail}{after}" for step in ladder.steps]
-    return tuple(
-        [
-            Candidate(url, step.width, step.height, step.mimetype, step is ladder.fallback)
-            for url, step in zip(urls, ladder.steps, strict=True)
-        ]
-    )
+        before = convert(links.base_url + path)
+        after = convert(links.query_of(picture_of(object_type, public_of(revision) or "")))
+        urls = {step.tail: f"{before}{step.tail}{after}" for step in ladder.steps}
+    return None if ladder.fallback is None else Links(ladder, ladder.fallback, urls)
 
 
 def _nothing(cls: type[Any], attributes: Mapping[str, Any]) -> Html:

@@ -9,20 +9,21 @@ from typing import Any
 import markupsafe
 import pytest
 
-from aioimageattach._declared.html import (
-    Candidate,
-    Html,
-    background,
-    fallback_element,
-    img_element,
-    picture_element,
-    srcset_of,
-)
+from aioimageattach._declared.html import Html, Links, background, fallback_element, img_element, picture_element
+from aioimageattach._declared.srcset import Ladder, Step
 from aioimageattach.exc import DeclarationError
+from aioimageattach.imaging import Recipe
 
-SMALL = Candidate("/t/a.320x240.webp?x=1&y=2", 320, 240, "image/webp")
-LARGE = Candidate("/t/a.640x480.webp", 640, 480, "image/webp")
-FALLBACK = Candidate("/t/a.640x480.jpg", 640, 480, "image/jpeg", fallback=True)
+AVIF = Step(Recipe(width=320), 320, 240, "image/avif", ".320x240.avif")
+SMALL = Step(Recipe(width=320), 320, 240, "image/webp", ".320x240.webp")
+LARGE = Step(Recipe(width=640), 640, 480, "image/webp", ".640x480.webp")
+FALLBACK = Step(Recipe(width=640), 640, 480, "image/jpeg", ".640x480.jpg")
+
+
+def links(*formats: tuple[Step, ...]) -> Links:
+    """Return files with their URLs, which are escaped."""
+    ladder = Ladder(formats, FALLBACK)
+    return Links(ladder, FALLBACK, {one.tail: f"/t/a{one.tail}?x=1&amp;y=2" for one in ladder.steps})
 
 
 class Elements(HTMLParser):
@@ -38,10 +39,10 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def img(*others: Candidate, alt: str = "", colour: str | None = None, **attributes: Any) -> dict[str, str | None]:
+def img(*offered: Step, alt: str = "", colour: str | None = None, **attributes: Any) -> dict[str, str | None]:
     """Return the attributes of an element."""
     [(tag, found)] = Elements(
-        img_element(FALLBACK, others, sizes="50vw", alt=alt, colour=colour, attributes=attributes)
+        img_element(links(offered), offered, sizes="50vw", alt=alt, colour=colour, attributes=attributes)
     ).found
     assert tag == "img"
     return found
@@ -50,8 +51,8 @@ def img(*others: Candidate, alt: str = "", colour: str | None = None, **attribut
 def test_a_browser_chooses_by_width() -> None:
     """The browser gets the files with their widths, and the displayed width."""
     assert img(SMALL, LARGE, alt='A "cat" & <dog>') == {
-        "src": "/t/a.640x480.jpg",
-        "srcset": "/t/a.320x240.webp?x=1&y=2 320w, /t/a.640x480.webp 640w",
+        "src": "/t/a.640x480.jpg?x=1&y=2",
+        "srcset": "/t/a.320x240.webp?x=1&y=2 320w, /t/a.640x480.webp?x=1&y=2 640w",
         "sizes": "50vw",
         "width": "640",
         "height": "480",
@@ -65,14 +66,13 @@ def test_without_a_choice_there_are_no_widths() -> None:
     """HTML forbids ``sizes`` without a choice of widths."""
     assert img(FALLBACK).keys() & {"srcset", "sizes"} == set()
     assert img().keys() & {"srcset", "sizes"} == set()
-    assert img(SMALL)["srcset"] == SMALL.url
+    assert img(SMALL)["srcset"] == "/t/a.320x240.webp?x=1&y=2"
     assert "sizes" not in img(SMALL)
-    assert srcset_of([LARGE]) == LARGE.url
 
 
 def test_a_picture_of_a_fixed_width() -> None:
     """The width is that of ``sizes``, whichever file is loaded, so that the layout does not shift."""
-    [(_, found)] = Elements(img_element(FALLBACK, (), sizes="50px", alt="", colour=None, attributes={})).found
+    [(_, found)] = Elements(img_element(links(), (), sizes="50px", alt="", colour=None, attributes={})).found
     assert (found["width"], found["height"]) == ("50", "38")
 
 
@@ -82,6 +82,7 @@ def test_attributes_are_passed_through() -> None:
     assert (found["class"], found["data-id"], found["hidden"], found["loading"]) == ("card", "7", None, "eager")
     assert found.keys() & {"itemprop", "draggable", "decoding"} == set()
     assert img(**{"class": '"><script>'})["class"] == '"><script>'
+    assert (img(width=7)["width"], img(alt='"', src="/b")["src"]) == ("7", "/b")
     with pytest.raises(DeclarationError, match="the name of an HTML attribute"):
         img(**{"onload x": "1"})
 
@@ -102,12 +103,18 @@ def test_the_background_goes_before_other_styles() -> None:
 
 def test_a_picture_offers_each_format() -> None:
     """Each format is offered by type, in the given order, before the fallback element."""
-    avif = Candidate("/t/a.avif", 320, 240, "image/avif")
-    html = picture_element([avif, SMALL, LARGE], "50vw", "<img>")
+    html = picture_element(links((AVIF,), (SMALL, LARGE), (FALLBACK,)), "50vw", "<img>")
     assert Elements(html).found == [
         ("picture", {}),
-        ("source", {"type": "image/avif", "srcset": "/t/a.avif"}),
-        ("source", {"type": "image/webp", "srcset": srcset_of([SMALL, LARGE]), "sizes": "50vw"}),
+        ("source", {"type": "image/avif", "srcset": "/t/a.320x240.avif?x=1&y=2"}),
+        (
+            "source",
+            {
+                "type": "image/webp",
+                "srcset": "/t/a.320x240.webp?x=1&y=2 320w, /t/a.640x480.webp?x=1&y=2 640w",
+                "sizes": "50vw",
+            },
+        ),
         ("img", {}),
     ]
     assert html.endswith("<img></picture>")

@@ -108,6 +108,16 @@ def test_the_fallback_may_be_one_of_the_formats() -> None:
         assert ladder.fallback.tail == ".640x480.jpg"
         assert [step is ladder.fallback for step in ladder.steps].count(True) == 1
         assert [step.tail for step in ladder.compatible] == [".320x240.jpg", ".640x480.jpg"]
+        assert ladder.sources == ladder.formats
+
+
+def test_the_fallback_alone_is_not_offered_as_a_format() -> None:
+    """Browsers that support no other format load it anyway."""
+    ladder = declared(Srcset([320], formats=["avif", "jpeg"])).ladder(4000, 3000, "image/jpeg")
+    assert [[step.tail for step in steps] for steps in ladder.sources] == [[".320x240.avif"]]
+    assert ladder.compatible == ladder.sources[0]
+    alone = declared(Recipe(width=320)).ladder(4000, 3000, "image/jpeg")
+    assert (alone.sources, alone.compatible) == ((), alone.steps)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore, OverlayStore, PlainRoutingStore, SplitStore
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
+from tests.declared.test_html import Elements
 from tests.entity.models import started, statements
 from tests.entity.test_markup import Links
 from tests.photos import opened, photo, saved
@@ -320,6 +321,23 @@ async def test_marked_urls_lead_to_the_store(sessions: async_sessionmaker[AsyncS
             for one in product.cover.candidates(name):
                 await store.head_object(one.url.removeprefix("/files/"))
     assert sent == []
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_urls_are_escaped_once(sessions: async_sessionmaker[AsyncSession], tmp_path: Path, ahead: bool) -> None:
+    """A browser reads the URLs of :meth:`candidates` from elements, whether the server or the store makes them."""
+    base = "https://example.com/a'&amp;b&c/"
+    store = FileSystemStore(tmp_path, base, fsync=False)
+    with store_context(store, thumbnails=Links(store, f"{base}thumbnails/", "?d='&amp;e&f")):
+        original = (await attached(sessions, ahead=ahead)).cover.require_original()
+        candidates = original.candidates("card")
+        assert all(one.url.startswith(base) for one in candidates)
+        assert any("thumbnails/" in one.url for one in candidates) == (not ahead)
+        [_, (_, source), (_, img)] = Elements(original.picture("card")).found
+        assert source["srcset"] == original.srcset("card")
+        assert img["src"] == original.url("card") == candidates[-1].url
+        [(_, img)] = Elements(original.img("card")).found
+        assert img["srcset"] == original.srcset("card")
 
 
 def is_direct(product: Product, name: str = "icon") -> bool:

@@ -202,6 +202,15 @@ async def test_the_fallback_may_be_one_of_the_formats(
     assert ".100x67.jpg 100w" in cover.img("jpeg")
 
 
+async def test_a_picture_without_a_description(
+    sessions: async_sessionmaker[AsyncSession], store: KeyedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A description that is ``None`` in the database marks the picture as decorative, as an empty one does."""
+    cover = (await attached(sessions)).cover
+    monkeypatch.setattr(Cover, "alt", None)
+    assert 'alt=""' in cover.img("icon")
+
+
 async def test_pictures_of_a_set(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
     """Each image set of a gallery renders its own picture."""
     product = await attached(sessions)
