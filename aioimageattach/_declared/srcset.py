@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -255,8 +256,7 @@ class Declaration:
         names = [name for name in srcset.formats if name in _MOVING or not animated]
         formats = []
         for name in names or ["webp"]:
-            recipe = replace(common, format=name, animated=animated)
-            recipes = [replace(recipe, width=box[0], height=box[1]) for box in boxes]
+            recipes = [_with_box(common, name, animated, *box) for box in boxes]
             formats.append(self._steps(recipes, size, original))
         found = tuple(steps for steps in formats if steps)
         return Ladder(found, self._fallback(srcset, found, size, original))
@@ -320,6 +320,11 @@ def declarations(found: object, where: str, limits: ImageLimits) -> Declarations
                 "None; file names depend on it, so change it whenever the callable changes"
             )
     return MappingProxyType({name: Declaration(name, value, limits) for name, value in found.items()})
+
+
+@lru_cache(_KEPT)
+def _with_box(recipe: Recipe, format: str, animated: bool, width: int, height: int | None) -> Recipe:
+    return replace(recipe, format=format, animated=animated, width=width, height=height)
 
 
 def _boxes(srcset: Srcset, part: tuple[int, int], original: str) -> list[tuple[int, int | None]]:
