@@ -73,6 +73,11 @@ _SHARED_NAME: Final = re.compile(r"[^/]+/[0-9a-z]{5}/shared\.\d+\.\d+\.[0-9a-f]{
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def extension(mimetype: str) -> str:
+    """Return the file name extension of new files of a MIME type, with its dot; empty if the type is not known."""
+    return EXTENSIONS.get(mimetype, "")
+
+
 def revision_time(revision: str) -> datetime | None:
     """Return the time at which this library made a revision, in UTC; ``None`` for any other revision."""
     if not _MADE.fullmatch(revision):

@@ -8,10 +8,19 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from ._names import ALPHABET, DERIVED, EXTENSIONS, LEGACY_EXTENSIONS, RANDOM_CHARS, RESERVED, TIME_CHARS, check_mimetype
+from ._names import (
+    ALPHABET,
+    DERIVED,
+    LEGACY_EXTENSIONS,
+    RANDOM_CHARS,
+    RESERVED,
+    TIME_CHARS,
+    check_mimetype,
+    extension,
+)
 from .exc import InvalidKeyError
 
-__all__ = ["VECTOR_TYPES", "ImageKey", "extension", "guess_extension", "make_revision"]
+__all__ = ["VECTOR_TYPES", "ImageKey", "guess_extension", "make_revision"]
 
 VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
 """The vector image types; their thumbnails are PNG."""
@@ -48,11 +57,6 @@ def guess_extension(mimetype: str) -> str | None:
     SQLAlchemy-ImageAttach looked types up in the MIME database of the machine, which may have contained more types.
     """
     return LEGACY_EXTENSIONS.get(mimetype)
-
-
-def extension(mimetype: str) -> str:
-    """Return the file name extension of new files of a MIME type, with its dot; empty if the type is not known."""
-    return EXTENSIONS.get(mimetype, "")
 
 
 @dataclass(frozen=True, slots=True)

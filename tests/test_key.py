@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioimageattach._names import check_mimetype, check_name, is_own_name, revision_of, revision_time
+from aioimageattach._names import check_mimetype, check_name, extension, is_own_name, revision_of, revision_time
 from aioimageattach.exc import InvalidKeyError
-from aioimageattach.key import ImageKey, extension, guess_extension, make_revision
+from aioimageattach.key import ImageKey, guess_extension, make_revision
 from aioimageattach.testing._contract import AWKWARD_NAMES, INVALID_NAMES
 
 USUAL: dict[str, Any] = {

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
+from .._names import extension
 from ..exc import DeclarationError, ImageTooLargeError
 from ..imaging._geometry import fitted, nearest
 from ..imaging._limits import ImageLimits
@@ -24,7 +25,7 @@ from ..imaging._options import (
     checked_int,
 )
 from ..imaging._recipe import Recipe
-from ..key import VECTOR_TYPES, extension
+from ..key import VECTOR_TYPES
 from .framing import WHOLE, Framing
 from .names import NAME
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from ._memory import MemoryStore
-from ._mirror import MirrorStore, PlainMirrorStore
-from ._overlay import OverlayStore, PlainOverlayStore
-from ._routing import PlainRoutingStore, RoutingStore
+from ._mirror import MirrorStore
+from ._overlay import OverlayStore
+from ._routing import RoutingStore
 from ._split import SplitStore
 
 __all__ = [
     "MemoryStore",
     "MirrorStore",
     "OverlayStore",
-    "PlainMirrorStore",
-    "PlainOverlayStore",
-    "PlainRoutingStore",
     "RoutingStore",
     "SplitStore",
 ]

@@ -32,8 +32,8 @@ def check_stores(stores: Iterable[Any], *, keyed: bool) -> None:
             raise DeclarationError(f"expected a Store, got {type(store).__name__}")
         if keyed and not isinstance(store, KeyedStore):
             raise DeclarationError(
-                f"expected a KeyedStore, got {type(store).__name__}; for other stores, use the class whose name begins "
-                "with Plain"
+                f"expected a KeyedStore, got {type(store).__name__}; for other stores, call the method plain() of the "
+                "class"
             )
 
 

@@ -30,12 +30,7 @@ _log = logging.getLogger("aioimageattach.stores.mirror")
 
 
 class PlainMirrorStore(CombinedStore, KeyLevelStore, Generic[S]):
-    """A :class:`MirrorStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
-
-    Args:
-        first: As for :class:`MirrorStore`.
-        others: As for :class:`MirrorStore`.
-    """
+    """A mirror of stores that need not be a :class:`~aioimageattach.store.KeyedStore`; see :class:`MirrorStore`."""
 
     def __init__(self, first: S, *others: S) -> None:
         self.stores: tuple[S, ...] = (first, *others)
@@ -154,6 +149,16 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
         DeclarationError: A store is not a :class:`~aioimageattach.store.KeyedStore`.
         ValueError: Two of them keep the same files.
     """
+
+    @staticmethod
+    def plain(first: S, *others: S) -> PlainMirrorStore[S]:
+        """Return a mirror of stores that are not a :class:`~aioimageattach.store.KeyedStore`, and so is not one itself.
+
+        Args:
+            first: As for the class.
+            others: As for the class.
+        """
+        return PlainMirrorStore(first, *others)
 
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False

@@ -29,18 +29,11 @@ _PARALLEL: Final = 8
 
 
 class PlainOverlayStore(CombinedStore, KeyLevelStore, Generic[S]):
-    """An :class:`OverlayStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
-
-    It cannot record that a file of the store below was deleted. Such a file stays readable by its key, which no row
-    contains any longer.
-
-    Args:
-        above: As for :class:`OverlayStore`.
-        below: As for :class:`OverlayStore`.
-    """
+    """An overlay of stores that need not be a :class:`~aioimageattach.store.KeyedStore`; see :class:`OverlayStore`."""
 
     def __init__(self, above: S, below: S) -> None:
-        _check_stores(above, below, keyed=False)
+        check_stores((above, below), keyed=isinstance(self, KeyedStore))
+        check_places((above, below))
         self.above: S = above
         self.below: S = below
         self.needs_object_id: bool = above.needs_object_id
@@ -90,7 +83,7 @@ class PlainOverlayStore(CombinedStore, KeyLevelStore, Generic[S]):
         await self.above.discard(key)
 
 
-class OverlayStore(CombinedStore, KeyedStore):
+class OverlayStore(KeyedStore, PlainOverlayStore[KeyedStore]):
     """Reads files from two stores, and writes and deletes only in the one above.
 
     Use it to work on a copy of the production database without changing the files of production; read permissions
@@ -112,29 +105,18 @@ class OverlayStore(CombinedStore, KeyedStore):
 
     has_certain_urls = False
 
-    def __init__(self, above: KeyedStore, below: KeyedStore) -> None:
-        _check_stores(above, below, keyed=True)
-        self.above: KeyedStore = above
-        self.below: KeyedStore = below
-        self.has_signed_urls: bool = above.has_signed_urls or below.has_signed_urls
+    @staticmethod
+    def plain(above: S, below: S) -> PlainOverlayStore[S]:
+        """Return an overlay of stores that are not a :class:`~aioimageattach.store.KeyedStore`.
 
-    def _combined(self) -> Iterable[Store]:
-        return self.above, self.below
+        It is not one itself, and cannot record that a file of the store below was deleted. Such a file stays readable
+        by its key, which no row contains any longer.
 
-    def make_revision(self) -> str:
-        """Return a new revision, whose suffix marks files of the store above."""
-        return self.above.make_revision() + SANDBOX
-
-    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
-        """Return a new revision for a file of an object type, with the same suffix."""
-        return self.above.revision_for(object_type, reproducible=reproducible) + SANDBOX
-
-    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
-        """Return the places of both stores."""
-        return joined((self.above, self.below), object_type)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.above!r} over {self.below!r}>"
+        Args:
+            above: As for the class.
+            below: As for the class.
+        """
+        return PlainOverlayStore(above, below)
 
     async def _is_hidden(self, name: str) -> bool:
         """Return ``True`` if a name must not be read from the store below: the file is new or was deleted."""
@@ -263,11 +245,6 @@ class OverlayStore(CombinedStore, KeyedStore):
     def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
         """Return the store above, or its parts if it combines others; the store below is never written to."""
         return self.above.parts(object_type)
-
-
-def _check_stores(above: Store, below: Store, *, keyed: bool) -> None:
-    check_stores((above, below), keyed=keyed)
-    check_places((above, below))
 
 
 def _has_mark(revision: str | None) -> bool:

@@ -18,12 +18,7 @@ S = TypeVar("S", bound=Store)
 
 
 class PlainRoutingStore(CombinedStore, KeyLevelStore, Generic[S]):
-    """A :class:`RoutingStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
-
-    Args:
-        stores: As for :class:`RoutingStore`.
-        default: As for :class:`RoutingStore`.
-    """
+    """Routes to stores that need not be a :class:`~aioimageattach.store.KeyedStore`; see :class:`RoutingStore`."""
 
     def __init__(self, stores: Mapping[str, S], default: S | None = None) -> None:
         self._stores: dict[str, S] = {}
@@ -128,6 +123,18 @@ class RoutingStore(PlainRoutingStore[KeyedStore], NameRoutingStore):
         DeclarationError: A store is not a :class:`~aioimageattach.store.KeyedStore`.
         ValueError: Two object types are equal apart from ``_`` and ``-``.
     """
+
+    @staticmethod
+    def plain(stores: Mapping[str, S], default: S | None = None) -> PlainRoutingStore[S]:
+        """Return a routing store for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
+
+        It is not one itself.
+
+        Args:
+            stores: As for the class.
+            default: As for the class.
+        """
+        return PlainRoutingStore(stores, default)
 
     def _of(self, name: str) -> KeyedStore:
         return self.store_of(check_name(name).partition("/")[0])

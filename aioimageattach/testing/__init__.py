@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from ._consistency import assert_consistent
 from ._contract import StoreContract
-from ._faulty import FaultyStore, PlainFaultyStore
+from ._faulty import FaultyStore
 
 __all__ = [
     "FaultyStore",
-    "PlainFaultyStore",
     "StoreContract",
     "assert_consistent",
 ]

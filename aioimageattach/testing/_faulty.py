@@ -243,6 +243,15 @@ class FaultyStore(_Faults, CombinedStore, KeyedStore):
     def _combined(self) -> Iterable[Store]:
         return (self.inner,)
 
+    @staticmethod
+    def plain(inner: Store) -> PlainFaultyStore:
+        """Return a faulty store for a store that is not a ``KeyedStore``. Rules match the revision, not the name.
+
+        Args:
+            inner: The store to wrap.
+        """
+        return PlainFaultyStore(inner)
+
     async def names(self, prefix: str = "") -> set[str]:
         """Return the names of the files in the wrapped store. No rule applies.
 
@@ -320,11 +329,7 @@ class FaultyStore(_Faults, CombinedStore, KeyedStore):
 
 
 class PlainFaultyStore(_Faults, CombinedStore, KeyLevelStore):
-    """A :class:`FaultyStore` for stores that are not a ``KeyedStore``. Rules match the revision instead of the name.
-
-    Args:
-        inner: The store to wrap.
-    """
+    """A faulty store for a store that need not be a ``KeyedStore``; see :class:`FaultyStore`."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__()

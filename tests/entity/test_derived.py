@@ -38,7 +38,7 @@ from aioimageattach.exc import (
 from aioimageattach.file import Source
 from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore
-from aioimageattach.stores import MemoryStore, OverlayStore, PlainRoutingStore, SplitStore
+from aioimageattach.stores import MemoryStore, OverlayStore, RoutingStore, SplitStore
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
 from tests.declared.test_html import Elements
@@ -263,7 +263,7 @@ async def test_what_cannot_be_made_ahead(sessions: async_sessionmaker[AsyncSessi
     original.__dict__.update(revision=None, product_id=2**35)
     with pytest.raises(UsageError, match="SQLAlchemy-ImageAttach"):
         await product.cover.generate_thumbnails()
-    with store_context(PlainRoutingStore({}, default=MemoryStore())):
+    with store_context(RoutingStore.plain({}, default=MemoryStore())):
         await product.cover.from_blob(photo("chelsea"))
         with pytest.raises(DeclarationError, match="thumbnails with rows"):
             await product.cover.generate_thumbnails()

@@ -27,7 +27,7 @@ from aioimageattach._declared.names import DerivedName
 from aioimageattach._names import revision_of
 from aioimageattach.exc import ContextError, DeclarationError, NotLoadedError, UsageError
 from aioimageattach.store import KeyedStore, Store
-from aioimageattach.stores import MemoryStore, OverlayStore, PlainRoutingStore
+from aioimageattach.stores import MemoryStore, OverlayStore, RoutingStore
 from tests.databases import Database
 from tests.entity.models import started, statements
 from tests.photos import opened, photo, saved
@@ -325,7 +325,7 @@ async def test_one_signature_for_each_picture(sessions: async_sessionmaker[Async
 
 async def test_stores_without_names_are_refused(sessions: async_sessionmaker[AsyncSession]) -> None:
     """A store without names is refused with advice to use thumbnails with rows."""
-    with store_context(PlainRoutingStore({}, default=MemoryStore())):
+    with store_context(RoutingStore.plain({}, default=MemoryStore())):
         product = Product(id=1)
         await product.cover.from_blob(photo("chelsea"))
         with pytest.raises(DeclarationError, match="thumbnails with rows"):

@@ -13,15 +13,7 @@ import pytest
 from aioimageattach._listings import merged
 from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore, ObjectInfo
-from aioimageattach.stores import (
-    MemoryStore,
-    MirrorStore,
-    OverlayStore,
-    PlainMirrorStore,
-    PlainOverlayStore,
-    PlainRoutingStore,
-    RoutingStore,
-)
+from aioimageattach.stores import MemoryStore, MirrorStore, OverlayStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.fs._paths import SIDE_PREFIX
 from tests.stores.plain import PlainStore
@@ -105,9 +97,9 @@ def test_the_places_of_a_store() -> None:
         (RoutingStore({"a": first}, second), [first, second]),
         (RoutingStore({}), []),
         (OverlayStore(first, MirrorStore(second, third)), [first, second, third]),
-        (PlainMirrorStore(plain, other), [plain, other]),
-        (PlainOverlayStore(plain, other), [plain, other]),
-        (PlainRoutingStore({"a": plain}), [plain]),
+        (MirrorStore.plain(plain, other), [plain, other]),
+        (OverlayStore.plain(plain, other), [plain, other]),
+        (RoutingStore.plain({"a": plain}), [plain]),
     ):
         assert store.location == frozenset[object]().union(*(one.location for one in expected))
     routing = RoutingStore({"a": first}, MirrorStore(second, third))
@@ -138,8 +130,8 @@ def test_a_directory_is_the_same_place_by_any_path(tmp_path: Path) -> None:
         lambda one, other: MirrorStore(one, other),
         lambda one, other: OverlayStore(one, other),
         lambda one, other: OverlayStore(one, MirrorStore(MemoryStore(), other)),
-        lambda one, other: PlainMirrorStore(one, PlainRoutingStore({"a": other})),
-        lambda one, other: PlainOverlayStore(one, other),
+        lambda one, other: MirrorStore.plain(one, RoutingStore.plain({"a": other})),
+        lambda one, other: OverlayStore.plain(one, other),
     ],
 )
 def test_the_same_place_twice_is_refused(tmp_path: Path, combine: Callable[[KeyedStore, KeyedStore], object]) -> None:
@@ -220,8 +212,8 @@ class Pooled(PlainStore):
 async def test_stores_are_opened_and_closed_together() -> None:
     """Stores are opened in order and closed in reverse order."""
     events: list[str] = []
-    async with PlainMirrorStore(
-        Pooled("a", events), PlainMirrorStore(Pooled("b", events), Pooled("c", events))
+    async with MirrorStore.plain(
+        Pooled("a", events), MirrorStore.plain(Pooled("b", events), Pooled("c", events))
     ) as store:
         await store.connect()
     assert " ".join(events) == "open a open b open c connect a connect b connect c close c close b close a"
@@ -230,7 +222,7 @@ async def test_stores_are_opened_and_closed_together() -> None:
 async def test_a_store_that_cannot_be_opened() -> None:
     """The stores that were opened before it are closed."""
     events: list[str] = []
-    store = PlainMirrorStore(Pooled("a", events), Pooled("b", events, "open"), Pooled("c", events))
+    store = MirrorStore.plain(Pooled("a", events), Pooled("b", events, "open"), Pooled("c", events))
     with pytest.raises(ConnectionError, match="b"):
         await store.__aenter__()
     assert events == ["open a", "open b", "close a"]
@@ -239,7 +231,7 @@ async def test_a_store_that_cannot_be_opened() -> None:
 async def test_a_store_that_cannot_be_closed() -> None:
     """The others are closed all the same, and the error is raised."""
     events: list[str] = []
-    store = PlainMirrorStore(Pooled("a", events), Pooled("b", events, "close"), Pooled("c", events))
+    store = MirrorStore.plain(Pooled("a", events), Pooled("b", events, "close"), Pooled("c", events))
     with pytest.raises(ConnectionError, match="b"):
         await store.aclose()
     assert events == ["close c", "close b", "close a"]

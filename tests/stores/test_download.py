@@ -13,18 +13,10 @@ from aioimageattach.context import LocalProxyStore
 from aioimageattach.exc import DeclarationError
 from aioimageattach.key import ImageKey
 from aioimageattach.store import Store
-from aioimageattach.stores import (
-    MemoryStore,
-    MirrorStore,
-    OverlayStore,
-    PlainMirrorStore,
-    PlainOverlayStore,
-    PlainRoutingStore,
-    RoutingStore,
-)
+from aioimageattach.stores import MemoryStore, MirrorStore, OverlayStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore, HttpExposedFileSystemStore
 from aioimageattach.stores.s3 import S3Store
-from aioimageattach.testing import FaultyStore, PlainFaultyStore
+from aioimageattach.testing import FaultyStore
 from tests.stores.plain import PlainStore
 
 
@@ -47,13 +39,13 @@ def signed(path: Path) -> HttpExposedFileSystemStore:
 
 COMBINED: dict[str, Callable[[HttpExposedFileSystemStore, Store], Store]] = {
     "mirror": lambda store, other: MirrorStore(store, MemoryStore()),
-    "plain mirror": PlainMirrorStore,
+    "plain mirror": MirrorStore.plain,
     "routing": lambda store, other: RoutingStore({"photo": store}),
-    "plain routing": lambda store, other: PlainRoutingStore({"photo": store}, other),
+    "plain routing": lambda store, other: RoutingStore.plain({"photo": store}, other),
     "overlay": lambda store, other: OverlayStore(MemoryStore(), store),
-    "plain overlay": lambda store, other: PlainOverlayStore(other, store),
+    "plain overlay": lambda store, other: OverlayStore.plain(other, store),
     "faulty": lambda store, other: FaultyStore(store),
-    "plain faulty": lambda store, other: PlainFaultyStore(store),
+    "plain faulty": lambda store, other: FaultyStore.plain(store),
     "proxy": lambda store, other: LocalProxyStore(lambda: store),
 }
 

@@ -17,7 +17,8 @@ from aioimageattach.exc import (
 )
 from aioimageattach.file import Spool
 from aioimageattach.key import ImageKey
-from aioimageattach.stores import MemoryStore, MirrorStore, PlainMirrorStore
+from aioimageattach.store import Store
+from aioimageattach.stores import MemoryStore, MirrorStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.testing import StoreContract
 from tests.faults.cancelling import WAYS
@@ -33,8 +34,8 @@ class TestMirrorStore(StoreContract):
 
 class TestPlainMirrorStore(StoreContract):
     @pytest.fixture
-    def store(self) -> PlainMirrorStore[PlainStore]:
-        return PlainMirrorStore(PlainStore(), PlainStore())
+    def store(self) -> Store:
+        return MirrorStore.plain(PlainStore(), PlainStore())
 
 
 async def names(store: FaultyStore | MemoryStore | MirrorStore, prefix: str = "", start_after: str = "") -> list[str]:
@@ -212,7 +213,7 @@ async def test_stores_without_names() -> None:
     """Plain stores are mirrored in the same way, with the URLs and revisions of the first one."""
     first, second = PlainStore("https://first/"), PlainStore("https://second/")
     second.has_signed_urls = True
-    store = PlainMirrorStore(first, second)
+    store = MirrorStore.plain(first, second)
     key = ImageKey("user", 7, 30, 20, "image/png", store.make_revision())
     await store.put(key, b"x", reproducible=True)
     assert [*first.files.values(), *second.files.values()] == [b"x", b"x"]
@@ -227,5 +228,5 @@ async def test_stores_without_names() -> None:
 
 def test_invalid_stores() -> None:
     """A store that is not a ``KeyedStore`` is rejected with an error that names its class."""
-    with pytest.raises(DeclarationError, match="got PlainStore; for other stores, use the class"):
+    with pytest.raises(DeclarationError, match=r"got PlainStore; for other stores, call the method plain\(\)"):
         MirrorStore(MemoryStore(), PlainStore())  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ import pytest
 
 from aioimageattach.exc import DeclarationError, InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
 from aioimageattach.key import ImageKey
-from aioimageattach.stores import MemoryStore, MirrorStore, OverlayStore, PlainOverlayStore
+from aioimageattach.store import Store
+from aioimageattach.stores import MemoryStore, MirrorStore, OverlayStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.testing import StoreContract
 from tests.faults.stores import FaultyStore, fails
@@ -35,8 +36,8 @@ class TestOverlayStoreOverTheSame(StoreContract):
 
 class TestPlainOverlayStore(StoreContract):
     @pytest.fixture
-    def store(self) -> PlainOverlayStore[PlainStore]:
-        return PlainOverlayStore(PlainStore(), PlainStore())
+    def store(self) -> Store:
+        return OverlayStore.plain(PlainStore(), PlainStore())
 
 
 def read_only(inner: MemoryStore) -> FaultyStore:
@@ -196,7 +197,7 @@ async def test_an_error_does_not_stop_other_deletions(below: MemoryStore) -> Non
 async def test_stores_without_names() -> None:
     """With plain stores, missing files are read below, writes stay above, and no file below is hidden."""
     above, below = PlainStore("https://above/"), PlainStore("https://below/")
-    store = PlainOverlayStore(above, below)
+    store = OverlayStore.plain(above, below)
     theirs = ImageKey("user", 1, 30, 20, "image/png", below.make_revision())
     mine = ImageKey("user", 1, 30, 20, "image/png", store.make_revision())
     await below.put(theirs, b"below", reproducible=False)
@@ -220,12 +221,12 @@ def test_invalid_combinations(above: MemoryStore, below: MemoryStore) -> None:
         with pytest.raises(ValueError, match="which keep the same files"):
             OverlayStore(above, other)
     with pytest.raises(ValueError, match="which keep the same files"):
-        PlainOverlayStore(above, above)
+        OverlayStore.plain(above, above)
     with pytest.raises(DeclarationError, match="got PlainStore"):
         OverlayStore(above, PlainStore())  # type: ignore[arg-type]
 
 
 def test_revisions_of_a_plain_overlay() -> None:
     """Revisions have the suffix of the store above, as in an overlay of keyed stores."""
-    store = PlainOverlayStore(MemoryStore(), MemoryStore())
+    store = OverlayStore.plain(MemoryStore(), MemoryStore())
     assert store.revision_for("user", reproducible=True).endswith("-sandbox")

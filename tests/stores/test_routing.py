@@ -11,7 +11,8 @@ from aioimageattach._names import DERIVED
 from aioimageattach.context import LocalProxyStore
 from aioimageattach.exc import DeclarationError, InvalidKeyError, StoreError, StoreUnavailableError
 from aioimageattach.key import ImageKey
-from aioimageattach.stores import MemoryStore, PlainRoutingStore, RoutingStore
+from aioimageattach.store import Store
+from aioimageattach.stores import MemoryStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.testing import StoreContract
 from tests.faults.stores import FaultyStore, fails
@@ -28,8 +29,8 @@ class TestRoutingStore(StoreContract):
 
 class TestPlainRoutingStore(StoreContract):
     @pytest.fixture
-    def store(self) -> PlainRoutingStore[PlainStore]:
-        return PlainRoutingStore({"contract": PlainStore()}, PlainStore())
+    def store(self) -> Store:
+        return RoutingStore.plain({"contract": PlainStore()}, PlainStore())
 
 
 async def names(store: RoutingStore | MemoryStore, prefix: str = "", start_after: str = "") -> list[str]:
@@ -115,7 +116,7 @@ def test_invalid_arguments() -> None:
     with pytest.raises(DeclarationError, match="expected a KeyedStore, got PlainStore"):
         RoutingStore({"a": PlainStore()})  # type: ignore[dict-item]
     with pytest.raises(DeclarationError, match="expected a Store, got str"):
-        PlainRoutingStore({}, "s3://bucket")  # type: ignore[arg-type]
+        RoutingStore.plain({}, "s3://bucket")  # type: ignore[arg-type]
     with pytest.raises(DeclarationError, match="got LocalProxyStore"):
         RoutingStore({}, LocalProxyStore(MemoryStore))  # type: ignore[arg-type]
 
@@ -124,8 +125,8 @@ def test_needs_object_id() -> None:
     """``needs_object_id`` is true if any of the stores requires it."""
     plain = PlainStore()
     plain.needs_object_id = False
-    assert not PlainRoutingStore({"a": plain}).needs_object_id
-    assert PlainRoutingStore({"a": plain}, PlainStore()).needs_object_id
+    assert not RoutingStore.plain({"a": plain}).needs_object_id
+    assert RoutingStore.plain({"a": plain}, PlainStore()).needs_object_id
     assert not RoutingStore({}, MemoryStore()).needs_object_id
 
 

@@ -13,7 +13,7 @@ from aioimageattach.key import ImageKey
 from aioimageattach.store import Store
 from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.testing import FaultyStore, PlainFaultyStore, StoreContract
+from aioimageattach.testing import FaultyStore, StoreContract
 from tests.testing.test_contract import ThirdPartyStore
 
 
@@ -32,7 +32,7 @@ class TestPlainFaultyStore(StoreContract):
     @pytest.fixture
     def store(self) -> Store:
         """A faulty store that wraps a store with only four methods."""
-        return PlainFaultyStore(ThirdPartyStore())
+        return FaultyStore.plain(ThirdPartyStore())
 
 
 async def call(store: FaultyStore, method: str, name: str) -> Any:
@@ -162,7 +162,7 @@ async def test_an_action_runs_at_a_call() -> None:
 async def test_faults_in_a_store_without_names() -> None:
     """In a store that is not a ``KeyedStore``, rules match revisions."""
     inner = ThirdPartyStore()
-    store = PlainFaultyStore(inner)
+    store = FaultyStore.plain(inner)
     key = ImageKey("x", 1, 2, 3, "image/png", store.make_revision())
     store.fail("put", at=1, name=lambda name: name == key.revision)
     with pytest.raises(StoreUnavailableError):

@@ -12,7 +12,7 @@ from aioimageattach.exc import (
     StoreUnavailableError,
     UnsupportedImageError,
 )
-from aioimageattach.key import ImageKey, extension, make_revision
+from aioimageattach.key import ImageKey, make_revision
 
 key = ImageKey("user-picture", 1, 640, 480, "image/jpeg", make_revision())
 assert_type(key.object_type, str)
@@ -20,7 +20,6 @@ assert_type(key.object_id, int | None)
 assert_type(key.revision, str | None)
 assert_type(make_revision(), str)
 assert_type(key.file_name(), str)
-assert_type(extension(key.mimetype), str)
 key.width = 1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 ImageKey("user-picture", "1", 640, 480, "image/jpeg")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

@@ -11,18 +11,9 @@ from aioimageattach.context import current_store, store_context
 from aioimageattach.exc import StoreError
 from aioimageattach.key import ImageKey
 from aioimageattach.store import Store
-from aioimageattach.stores import (
-    MemoryStore,
-    MirrorStore,
-    OverlayStore,
-    PlainMirrorStore,
-    PlainOverlayStore,
-    PlainRoutingStore,
-    RoutingStore,
-    SplitStore,
-)
+from aioimageattach.stores import MemoryStore, MirrorStore, OverlayStore, RoutingStore, SplitStore
 from aioimageattach.stores.s3 import Credentials, S3SandboxStore, S3Store
-from aioimageattach.testing import FaultyStore, PlainFaultyStore
+from aioimageattach.testing import FaultyStore
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
 from tests.stores.s3.conftest import BUCKET, REGION
 from tests.stores.s3.test_client import connections_to
@@ -34,10 +25,10 @@ COMBINATIONS: dict[str, Callable[[S3Store, S3Store], Store]] = {
         MemoryStore(), RoutingStore({"a": one}, OverlayStore(other, MemoryStore()))
     ),
     "overlay": OverlayStore,
-    "plain faulty": lambda one, other: PlainMirrorStore(PlainFaultyStore(one), other),
-    "plain mirror": PlainMirrorStore,
-    "plain overlay": PlainOverlayStore,
-    "plain routing": lambda one, other: PlainRoutingStore({"a": one}, other),
+    "plain faulty": lambda one, other: MirrorStore.plain(FaultyStore.plain(one), other),
+    "plain mirror": MirrorStore.plain,
+    "plain overlay": OverlayStore.plain,
+    "plain routing": lambda one, other: RoutingStore.plain({"a": one}, other),
     "routing": lambda one, other: RoutingStore({"a": one}, other),
     "sandbox": S3SandboxStore,
     "split": SplitStore,
