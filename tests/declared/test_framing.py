@@ -62,12 +62,12 @@ def test_boxes_are_rounded_inwards(box: tuple[float, ...], expected: tuple[int, 
     ],
 )
 def test_what_a_row_contains(values: dict[str, Any], expected: Framing) -> None:
-    """Incomplete values count as none; values outside of the picture, from other programs, are limited to it."""
+    """Incomplete values count as none; values outside of the image, from other programs, are limited to it."""
     assert Framing.of(values) == expected
 
 
 @given(framings())
-def test_a_framing_is_read_as_it_was_written(framing: Framing) -> None:
+def test_framings_are_restored(framing: Framing) -> None:
     """The text in a file name, and the fractions that a row stores, both result in the same framing."""
     assert Framing.parse(framing.text) == framing
     assert framing.crop is None or boxed(*framing.crop) == Framing(framing.box)
@@ -75,8 +75,8 @@ def test_a_framing_is_read_as_it_was_written(framing: Framing) -> None:
 
 
 @given(st.from_regex(r"([0-9]{8})?([0-9]{6})?", fullmatch=True))
-def test_each_text_is_that_of_one_framing_or_of_none(text: str) -> None:
-    """No two names stand for the same framing, and no name for a part outside of the picture."""
+def test_each_text_stands_for_at_most_one_framing(text: str) -> None:
+    """No two texts result in the same framing, and no text in a part outside of the image."""
     found = Framing.parse(text)
     assert found is None or found.text == text
 
@@ -84,13 +84,13 @@ def test_each_text_is_that_of_one_framing_or_of_none(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["50004999", "00504949", "00009999", "00009999040025", "101000", "000999", "10054089101000"]
 )
-def test_framings_that_no_picture_has(text: str) -> None:
-    """Empty boxes, the whole picture as a box, and points outside of the picture are refused."""
+def test_invalid_framings(text: str) -> None:
+    """Empty boxes, the whole image as a box, and points outside of the image are rejected."""
     assert Framing.parse(text) is None
 
 
 def test_a_box_and_the_crop_of_a_recipe() -> None:
-    """The recipe's crop is a part of the box; the point, in fractions of the whole picture, applies inside of both."""
+    """The recipe's crop is a part of the box; the point, in fractions of the whole image, applies inside of both."""
     framing = Framing((10, 20, 60, 100), (35, 60))
     plain, cropped = Recipe(width=100), Recipe(width=100, height=100, crop=(0.5, 0, 0.5, 0.5))
     assert framing.boxed(plain) == Recipe(width=100, crop=(0.1, 0.2, 0.5, 0.8))

@@ -48,8 +48,8 @@ def test_names_do_not_change(revision: str, name: str, look: str, framing: str, 
     assert stem_of(revision, name, look, found) == stem
 
 
-def test_the_public_part_does_not_tell_the_rest() -> None:
-    """At least 14 characters, 70 random bits, of each revision stay secret; a shorter revision is refused."""
+def test_the_secret_part_of_a_revision() -> None:
+    """At least 14 characters, 70 random bits, of each revision stay secret; a shorter revision is rejected."""
     assert public_of(make_revision()) is not None
     for revision in (REVISION, EARLIER, "x" * 22, "x" * 64, f"{REVISION}-sandbox"):
         public = public_of(revision)
@@ -68,7 +68,7 @@ def test_the_public_part_does_not_tell_the_rest() -> None:
     framing=framings(),
     sandbox=st.booleans(),
 )
-def test_a_name_is_read_as_it_was_written(revision: str, name: str, framing: Framing, sandbox: bool) -> None:
+def test_names_are_parsed(revision: str, name: str, framing: Framing, sandbox: bool) -> None:
     """Parsing a name returns its parts, and a file can have the name in the layout of all images."""
     revision = revision.removesuffix("-sandbox").ljust(22, "x") + "-sandbox" * sandbox
     stem = stem_of(revision, name, "q50", framing)
@@ -97,7 +97,7 @@ def test_names_are_made_with_the_whole_revision() -> None:
 
 
 def test_a_name_of_another_recipe_is_recognised() -> None:
-    """The name still belongs to its picture, but the name of another thumbnail does not."""
+    """A name that was made with another recipe belongs to its image, but the name of another thumbnail does not."""
     old = DerivedName.parse(stem_of(REVISION, "card", "q50"))
     assert old is not None
     assert old.belongs_to(REVISION)
@@ -148,7 +148,7 @@ def test_the_longest_names_are_valid() -> None:
         "01m8mvtw392my0qm9g-card-tqax5kmmz30d-other",
     ],
 )
-def test_other_names_are_none(revision: str) -> None:
+def test_invalid_names(revision: str) -> None:
     """A revision that no thumbnail can have is rejected."""
     assert DerivedName.parse(revision) is None
 
@@ -156,7 +156,7 @@ def test_other_names_are_none(revision: str) -> None:
 @pytest.mark.parametrize("object_id", [0, 7, 2**35 - 1])
 @pytest.mark.parametrize("mimetype", ["image/jpeg", "application/pdf"])
 def test_originals_of_the_predecessor(object_id: int, mimetype: str) -> None:
-    """The public part identifies the file; a name of another picture does not belong to it."""
+    """The public part identifies the file; a name of another image does not belong to it."""
     key = ImageKey("photo", object_id, 1, 2**20 - 1, mimetype)
     revision = legacy_revision(key)
     assert revision is not None
@@ -171,7 +171,7 @@ def test_originals_of_the_predecessor(object_id: int, mimetype: str) -> None:
     assert not found.belongs_to(other)
 
 
-def test_originals_of_the_predecessor_that_have_no_name() -> None:
+def test_originals_of_the_predecessor_without_a_name() -> None:
     """Identifiers of UUIDs are too large, and other public parts are not mistaken for such a name."""
     for key in (
         ImageKey("photo", 2**35, 1, 1, "image/jpeg"),
@@ -185,7 +185,7 @@ def test_originals_of_the_predecessor_that_have_no_name() -> None:
         assert legacy_key("photo", public) is None
 
 
-def test_thumbnails_have_a_folder_of_their_own() -> None:
+def test_the_object_type_of_thumbnails() -> None:
     """The object type is that of the originals with a suffix of two characters, which can be removed again."""
     assert derived_type("photo") == "photo.t"
     assert original_type("photo.t") == "photo"

@@ -45,7 +45,7 @@ async def sessions(sqlite_database: Database) -> Sessions:
 
 
 async def put(store: CountingStore, object_type: str = "user-picture", blob: bytes | None = None) -> str:
-    """Put a photo under the name that a row would give it."""
+    """Put a photo under the name that its row will have."""
     name = store.name_of(ImageKey(object_type, 1, *SIZE, "image/jpeg", make_revision()))
     await store.put_object(name, photos.photo("chelsea") if blob is None else blob)
     return name
@@ -78,8 +78,8 @@ async def test_a_file_gets_a_row(database: Database, store: CountingStore) -> No
 
 
 @pytest.mark.parametrize("flushed", [False, True])
-async def test_a_rollback_leaves_it(sessions: Sessions, store: CountingStore, flushed: bool) -> None:
-    """A rollback leaves the adopted file and the replaced picture in place, and the file can be adopted again."""
+async def test_a_rollback_keeps_the_file(sessions: Sessions, store: CountingStore, flushed: bool) -> None:
+    """A rollback leaves the adopted file and the replaced image in place, and the file can be adopted again."""
     name = await put(store)
     async with sessions() as session, session.begin():
         user = User(id=1)
@@ -105,7 +105,7 @@ async def test_a_rollback_leaves_it(sessions: Sessions, store: CountingStore, fl
     assert await store.names() == [name]
 
 
-async def test_it_can_be_adopted_and_deleted_at_once(sessions: Sessions, store: CountingStore) -> None:
+async def test_a_file_is_adopted_and_deleted_in_one_transaction(sessions: Sessions, store: CountingStore) -> None:
     """A row that is inserted and deleted in one transaction deletes its file with the commit."""
     name = await put(store)
     async with sessions() as session, session.begin():
@@ -117,8 +117,8 @@ async def test_it_can_be_adopted_and_deleted_at_once(sessions: Sessions, store: 
     assert await store.names() == []
 
 
-async def test_a_thumbnail_and_a_picture_of_many(sessions: Sessions, store: CountingStore) -> None:
-    """Thumbnails and pictures of galleries can be adopted; adopting them again returns the same row."""
+async def test_a_thumbnail_and_a_picture_of_a_gallery(sessions: Sessions, store: CountingStore) -> None:
+    """Thumbnails and images of galleries can be adopted; adopting them again returns the same row."""
     picture, small = await put(store, "post-photo"), await put(store, "post-photo")
     other = store.name_of(ImageKey("post-photo", 1, 30, 20, "image/png", make_revision()))
     await store.put_object(other, photos.saved(photos.opened("chelsea", (30, 20)), "PNG"))
@@ -152,8 +152,8 @@ async def test_a_file_of_the_old_library(sessions: Sessions, store: CountingStor
     assert await store.names() == []
 
 
-async def test_what_has_another_name_is_refused(sessions: Sessions, store: CountingStore) -> None:
-    """Files with other names, types or sizes are refused with advice, and the set is unchanged."""
+async def test_files_with_other_names_are_rejected(sessions: Sessions, store: CountingStore) -> None:
+    """Files with other names, types or sizes are rejected with advice, and the set is unchanged."""
     revision = make_revision()
     key = ImageKey("user-picture", 1, *SIZE, "image/jpeg", revision)
     names = [
@@ -177,8 +177,8 @@ async def test_what_has_another_name_is_refused(sessions: Sessions, store: Count
     assert {*names, store.name_of(copy.key)} == {*await store.names()}
 
 
-async def test_what_cannot_be_adopted(sessions: Sessions, store: CountingStore) -> None:
-    """Missing files, files that are not pictures, other stores and detached owners are refused without a change."""
+async def test_files_that_cannot_be_adopted(sessions: Sessions, store: CountingStore) -> None:
+    """Missing files, files that are not images, other stores and detached owners are rejected without a change."""
     broken = await put(store, blob=b"no picture")
     async with sessions() as session:
         user = User(id=1)
@@ -213,7 +213,7 @@ async def test_what_cannot_be_adopted(sessions: Sessions, store: CountingStore) 
 async def test_a_hostile_file_gets_no_row(
     sessions: Sessions, store: CountingStore, blob: bytes, error: type[Exception]
 ) -> None:
-    """Files in a store are not trusted: the current picture and the file remain."""
+    """Files in a store are not trusted: the current image and the file remain."""
     name = await put(store, blob=blob)
     async with sessions() as session, session.begin():
         session.add(user := User(id=1))
@@ -224,7 +224,7 @@ async def test_a_hostile_file_gets_no_row(
     assert set(await store.names()) == {name, store.name_of(image.key)}
 
 
-async def test_a_file_in_stores_that_are_made_of_others(sessions: Sessions, tmp_path: Path) -> None:
+async def test_a_file_in_a_combined_store(sessions: Sessions, tmp_path: Path) -> None:
     """A file in any part of a combined store is adopted; with its row it is deleted, or hidden in a lower store."""
     old, new, below = CountingStore(), FileSystemStore(tmp_path / "files", "/", fsync=False), CountingStore()
     mirror, overlay = MirrorStore(new, old), OverlayStore(CountingStore(), below)

@@ -88,9 +88,7 @@ LOADING = {
 
 
 @pytest.mark.parametrize(("option", "count"), LOADING.values(), ids=LOADING)
-async def test_owners_arrive_with_their_images(
-    option: Any, count: int, sessions: Sessions, store: CountingStore
-) -> None:
+async def test_eager_loading(option: Any, count: int, sessions: Sessions, store: CountingStore) -> None:
     """Each kind of eager loading loads the rows, and the set needs no further query."""
     await a_user(sessions, store)
     async with sessions() as session:
@@ -118,7 +116,7 @@ async def test_contains_eager_and_criteria(sessions: Sessions, store: CountingSt
 
 
 @pytest.mark.parametrize("option", [lazyload, raiseload])
-async def test_a_set_that_is_not_loaded_says_what_to_do(option: Any, sessions: Sessions, store: CountingStore) -> None:
+async def test_a_set_that_is_not_loaded(option: Any, sessions: Sessions, store: CountingStore) -> None:
     """All synchronous methods raise one error that names both remedies; awaitable methods load the rows."""
     await a_user(sessions, store)
     async with sessions() as session:
@@ -156,7 +154,7 @@ async def test_columns_that_a_query_leaves_out(column: Any, sessions: Sessions, 
         assert user.picture.mimetype == "image/jpeg"
 
 
-def test_before_the_mapping_the_attachment_is_itself() -> None:
+def test_an_attachment_of_an_unmapped_class() -> None:
     """A class that is not mapped can declare an attachment, but its instances have no image set."""
 
     class HasPicture:
@@ -169,7 +167,7 @@ def test_before_the_mapping_the_attachment_is_itself() -> None:
         _ = HasPicture().picture
 
 
-def test_assignment_is_refused() -> None:
+def test_assignment_is_rejected() -> None:
     """Assignment and ``del`` raise an error that names the method to use."""
     user = User(id=1)
     with pytest.raises(DeclarationError, match=r"User\.picture does not support assignment.*from_file"):
@@ -195,8 +193,8 @@ def test_assignment_is_refused() -> None:
     ],
     ids=str,
 )
-def test_arguments_that_a_set_cannot_work_with_are_refused(arguments: dict[str, Any]) -> None:
-    """The argument is refused, and named, when the attachment is declared."""
+def test_invalid_arguments_of_an_attachment(arguments: dict[str, Any]) -> None:
+    """An invalid argument is rejected, and named, when the attachment is declared."""
     with pytest.raises(DeclarationError, match=f"image_attachment.*{next(iter(arguments))}"):
         image_attachment("UserPicture", **arguments)
 
@@ -226,10 +224,8 @@ async def attach(sessions: Sessions, owner: Any, store: CountingStore) -> None:
 
 
 @pytest.mark.parametrize(("lazy", "count"), [("selectin", 2), ("joined", 1), ("subquery", 2), ("immediate", 2)])
-async def test_loading_of_the_declaration(
-    lazy: str, count: int, sqlite_database: Database, store: CountingStore
-) -> None:
-    """``lazy=`` is passed on."""
+async def test_lazy(lazy: str, count: int, sqlite_database: Database, store: CountingStore) -> None:
+    """``lazy=`` is passed to the relationship."""
     owner, _ = declared(lazy=lazy)
     sessions = await started(sqlite_database, owner.metadata)
     await attach(sessions, owner, store)
@@ -241,7 +237,7 @@ async def test_loading_of_the_declaration(
 
 
 @pytest.mark.parametrize("lazy", ["raise", "raise_on_sql", "select"])
-async def test_a_declaration_that_does_not_load(lazy: str, sqlite_database: Database, store: CountingStore) -> None:
+async def test_lazy_raise_and_select(lazy: str, sqlite_database: Database, store: CountingStore) -> None:
     """With ``lazy="raise"`` or ``"select"`` a set is loaded on request; attaching works without it."""
     owner, _ = declared(lazy=lazy)
     sessions = await started(sqlite_database, owner.metadata)
@@ -255,8 +251,8 @@ async def test_a_declaration_that_does_not_load(lazy: str, sqlite_database: Data
     assert len(await store.names()) == 1
 
 
-async def test_the_order_of_the_declaration(sqlite_database: Database, store: CountingStore) -> None:
-    """``order_by`` is passed on, and also applies to ``load()``."""
+async def test_order_by(sqlite_database: Database, store: CountingStore) -> None:
+    """``order_by`` is passed to the relationship, and also applies to ``load()``."""
     owner, _ = declared(order_by="Picture.width.desc()")
     sessions = await started(sqlite_database, owner.metadata)
     await attach(sessions, owner, store)
@@ -267,7 +263,7 @@ async def test_the_order_of_the_declaration(sqlite_database: Database, store: Co
         assert [image.width for image in found.picture] == [451, 150, 50]
 
 
-async def test_deletes_left_to_the_database(sqlite_database: Database, store: CountingStore) -> None:
+async def test_passive_deletes(sqlite_database: Database, store: CountingStore) -> None:
     """With ``passive_deletes`` the database deletes the unloaded rows, and their files are orphaned."""
     owner, picture = declared(passive_deletes=True, lazy="select")
     sessions = await started(sqlite_database, owner.metadata)
@@ -279,8 +275,8 @@ async def test_deletes_left_to_the_database(sqlite_database: Database, store: Co
     assert len(await store.names()) == 3
 
 
-async def test_relationships_of_ones_own_beside_it(sqlite_database: Database, store: CountingStore) -> None:
-    """Two attachments, a relationship, and one with ``back_populates`` cause no warning together."""
+async def test_an_attachment_beside_relationships(sqlite_database: Database, store: CountingStore) -> None:
+    """Two attachments, a relationship, and one with ``back_populates`` together cause no warning."""
 
     class Base(DeclarativeBase):
         pass
@@ -320,7 +316,7 @@ async def test_relationships_of_ones_own_beside_it(sqlite_database: Database, st
 
 
 async def test_two_attachments_to_one_image_class(sqlite_database: Database, store: CountingStore) -> None:
-    """Two foreign keys of one image class lead to two owners, each with its own pictures."""
+    """Two foreign keys of one image class lead to two owners, each with its own images."""
 
     class Base(DeclarativeBase):
         pass
@@ -384,7 +380,7 @@ async def test_refresh_and_expire(expiring: Sessions, store: CountingStore) -> N
 
 
 async def test_detached_owners_are_read(sessions: Sessions, store: CountingStore) -> None:
-    """A detached owner can be read; changing it is refused before any byte is read."""
+    """A detached owner can be read; changing it is rejected before any byte is read."""
     await a_user(sessions, store)
     async with sessions() as session:
         user = (await session.scalars(select(User))).one()
@@ -403,7 +399,7 @@ async def test_detached_owners_are_read(sessions: Sessions, store: CountingStore
 
 
 async def test_detached_owners_that_were_not_loaded(sessions: Sessions, store: CountingStore) -> None:
-    """The rows of a detached owner cannot be loaded, and the error says so."""
+    """The rows of a detached owner cannot be loaded, and the error names this reason."""
     await a_user(sessions, store)
     async with sessions() as session:
         user = (await session.scalars(select(User).options(lazyload(User.picture)))).one()
@@ -429,7 +425,7 @@ async def test_pickled_owners(sessions: Sessions, store: CountingStore) -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, None], ids=["deepcopy", "merge"])
-async def test_copies_of_new_owners_bring_their_files(copied: Any, sessions: Sessions, store: CountingStore) -> None:
+async def test_copies_of_new_owners_have_their_files(copied: Any, sessions: Sessions, store: CountingStore) -> None:
     """A new owner that is merged, or copied before it is added, is stored with its files."""
     user = User(id=1)
     with store_context(store):
@@ -447,7 +443,7 @@ async def test_copies_of_new_owners_bring_their_files(copied: Any, sessions: Ses
     assert len(await store.names()) == 2
 
 
-async def test_a_deep_copied_owner_shows_the_same(sessions: Sessions, store: CountingStore) -> None:
+async def test_a_deep_copied_owner(sessions: Sessions, store: CountingStore) -> None:
     """A deep copy of a loaded owner has the rows as well."""
     await a_user(sessions, store)
     async with sessions() as session:
@@ -455,8 +451,8 @@ async def test_a_deep_copied_owner_shows_the_same(sessions: Sessions, store: Cou
     assert copy.deepcopy(user).picture.locate(store) == user.picture.locate(store)
 
 
-async def test_sessions_without_asyncio_are_refused(store: CountingStore) -> None:
-    """An owner in a synchronous ``Session`` is refused with an explanation."""
+async def test_sessions_without_asyncio_are_rejected(store: CountingStore) -> None:
+    """An owner in a synchronous ``Session`` is rejected with an explanation."""
     user = User(id=1)
     with Session() as session:
         session.add(user)

@@ -74,7 +74,7 @@ async def product_with(sessions: Sessions, blob: bytes = BLOB) -> int:
 
 
 def difference(one: bytes, other: bytes) -> float:
-    """Return the mean difference of two pictures of the same size, on white, per channel from 0 to 255."""
+    """Return the mean difference of two images of the same size, on white, per channel from 0 to 255."""
     pictures = []
     for blob in (one, other):
         picture = Pillow.open(io.BytesIO(blob)).convert("RGBA")
@@ -126,7 +126,7 @@ async def test_a_box_is_stored_as_thumbnails_show_it(sessions: Sessions, box: An
     [(0.5, 0, 0.6, 1), (-0.1, 0, 0.5, 1), (0, 0, 0, 1), (0, 0.5, 1, 0), (0, 0, 2, 1), ("0", 0, 1, 1), (0, 0, 1), 0.5],
 )
 def test_boxes_outside_of_the_picture_are_refused(box: Any) -> None:
-    """Invalid boxes are refused by both setters, and the row keeps its box."""
+    """Invalid boxes are rejected by both setters, and the row keeps its box."""
     row = ProductPhoto(crop_left=0.25, crop_top=0, crop_width=0.5, crop_height=1)
     with pytest.raises((ValueError, DeclarationError), match="crop box: expected"):
         row.crop_box = box
@@ -139,7 +139,7 @@ def test_boxes_outside_of_the_picture_are_refused(box: Any) -> None:
 
 
 async def test_boxes_that_other_programs_have_written(sessions: Sessions) -> None:
-    """Such a box is limited to the picture, and thumbnails can be made."""
+    """Such a box is limited to the image, and thumbnails can be made."""
     number = await product_with(sessions)
     async with sessions.begin() as session:
         values = {"crop_left": 0.504, "crop_top": 0.2, "crop_width": 3, "crop_height": 0}
@@ -167,7 +167,7 @@ async def test_a_box_that_is_not_loaded_is_asked_for(sessions: Sessions) -> None
 
 
 async def test_a_picture_of_the_same_size_has_no_box(sessions: Sessions) -> None:
-    """A box belongs to one picture, also if SQLAlchemy updates its row for another, or the picture is moved."""
+    """A box belongs to one image, also if SQLAlchemy updates its row for another, or the image is moved."""
     number = await product_with(sessions)
     async with sessions.begin() as session:
         (await session.get_one(Product, number)).photo.require_original().crop_box = BOX
@@ -212,7 +212,7 @@ async def test_thumbnails_show_the_box_of_the_original(sessions: Sessions) -> No
 
 
 async def test_a_recipes_crop_is_a_part_of_the_box(sessions: Sessions) -> None:
-    """The right half of the box is that of the box, not of the picture; so are sizes."""
+    """The right half of the box is that of the box, not of the image; so are sizes."""
     async with sessions.begin() as session:
         product = await session.get_one(Product, await product_with(sessions))
         product.photo.require_original().crop_box = BOX
@@ -235,7 +235,7 @@ async def test_the_focal_point_is_that_of_the_whole_picture(sessions: Sessions, 
 
 
 async def test_each_picture_has_its_own_box(sessions: Sessions) -> None:
-    """In an image set of several pictures, and in plans over all of them."""
+    """In an image set of several images, and in plans over all of them."""
     async with sessions.begin() as session:
         session.add(product := Product())
         for number, box in enumerate([None, BOX, (0, 0, 0.5, 1)]):

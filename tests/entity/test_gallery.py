@@ -1,4 +1,4 @@
-"""The order of an owner's pictures, and their maximum number."""
+"""The order of an owner's images, and their maximum number."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_new_positions(positions: list[int | None], expected: list[int]) -> None
 
 
 async def test_appended(albums: Sessions) -> None:
-    """A new picture comes last, before and after the flush; the cover is the first; thumbnails need no position."""
+    """A new image comes last, before and after the flush; the cover is the first; thumbnails need no position."""
     await fill(albums, "a", "b")
     async with albums.begin() as session:
         album = await album_of(session)
@@ -139,12 +139,12 @@ async def test_appended(albums: Sessions) -> None:
 
 
 async def test_no_cover(sessions: Sessions) -> None:
-    """An owner without pictures has no cover."""
+    """An owner without images has no cover."""
     assert Post(id=1).photos.cover is None
 
 
 async def test_a_new_owner(albums: Sessions) -> None:
-    """The pictures of a new owner are numbered in the order in which they were attached."""
+    """The images of a new owner are numbered in the order in which they were attached."""
     async with albums.begin() as session:
         session.add(album := Album(id=2))
         for caption, position in (("a", None), ("b", 7), ("c", None)):
@@ -159,7 +159,7 @@ async def test_a_new_owner(albums: Sessions) -> None:
     [(2, 0, "cabd"), (0, 2, "bcad"), (0, -1, "bcda"), (3, -2, "abdc"), (3, -9, "dabc"), (0, 9, "bcda"), (1, 1, "abcd")],
 )
 async def test_move(albums: Sessions, index: int, to: int, expected: str) -> None:
-    """A picture moves immediately, and in the next flush with one UPDATE that does not touch primary keys."""
+    """An image moves immediately, and in the next flush with one UPDATE that does not touch primary keys."""
     await fill(albums, *"abcd")
     async with albums.begin() as session:
         album = await album_of(session)
@@ -174,7 +174,7 @@ async def test_move(albums: Sessions, index: int, to: int, expected: str) -> Non
 
 
 async def test_reorder(albums: Sessions) -> None:
-    """Pictures can be reordered repeatedly under a unique constraint; omitted pictures follow."""
+    """Images can be reordered repeatedly under a unique constraint; omitted images follow."""
     await fill(albums, *"abcd")
     for order, expected in (("dcba", "dcba"), ("b", "bdca"), ("ab", "abdc"), ("", "abdc"), ("dcab", "dcab")):
         async with albums.begin() as session:
@@ -186,7 +186,7 @@ async def test_reorder(albums: Sessions) -> None:
         assert max((await session.scalars(select(AlbumPhoto.position))).all()) < 12
 
 
-async def test_reorder_what_is_expired(albums: Sessions) -> None:
+async def test_reorder_an_expired_owner(albums: Sessions) -> None:
     """An owner whose attributes are expired is loaded first."""
     await fill(albums, *"ab")
     async with albums.begin() as session:
@@ -198,7 +198,7 @@ async def test_reorder_what_is_expired(albums: Sessions) -> None:
 
 
 async def test_reorder_with_new_pictures(albums: Sessions, store: CountingStore) -> None:
-    """Pending pictures are ordered, too, even if their owner is pending."""
+    """Pending images are ordered, too, even if their owner is pending."""
     await fill(albums, *"ab")
     async with albums.begin() as session:
         album = await album_of(session)
@@ -216,7 +216,7 @@ async def test_reorder_with_new_pictures(albums: Sessions, store: CountingStore)
 
 
 async def test_pictures_of_another_owner(albums: Sessions) -> None:
-    """Only the owner's pictures can be ordered, each once."""
+    """Only the owner's images can be ordered, each once."""
     await fill(albums, *"ab")
     async with albums() as session:
         album = await album_of(session)
@@ -234,7 +234,7 @@ async def test_pictures_of_another_owner(albums: Sessions) -> None:
 
 
 async def test_no_position(albums: Sessions) -> None:
-    """Pictures without a position column cannot be moved; the error says what to declare."""
+    """Images without a position column cannot be moved; the error names the declaration to add."""
     async with albums() as session:
         album = await album_of(session)
         for move in (album.newest.reorder([]), album.few.move(album.few.get_image_set(name="a"), to=0)):
@@ -244,8 +244,8 @@ async def test_no_position(albums: Sessions) -> None:
                 await move
 
 
-async def test_replaced_in_its_place(albums: Sessions) -> None:
-    """A replaced picture keeps its position and caption, even if it was moved meanwhile."""
+async def test_a_replacement_keeps_the_position(albums: Sessions) -> None:
+    """A replaced image keeps its position and caption, even if it was moved meanwhile."""
     await fill(albums, *"abc")
     async with albums() as session:
         album = await album_of(session)
@@ -266,8 +266,8 @@ async def test_replaced_in_its_place(albums: Sessions) -> None:
     assert await stored(albums) == "acz"
 
 
-async def test_pictures_from_before_there_were_positions(albums: Sessions) -> None:
-    """Pictures without a position come first, new ones follow them, and reordering numbers all of them."""
+async def test_pictures_without_a_position(albums: Sessions) -> None:
+    """Images without a position come first, new ones follow them, and reordering numbers all of them."""
     await fill(albums, *"abc")
     async with albums.begin() as session:
         await session.execute(update(AlbumPhoto.__table__).values(position=None))  # type: ignore[arg-type]
@@ -286,7 +286,7 @@ async def test_pictures_from_before_there_were_positions(albums: Sessions) -> No
 
 
 async def test_newest_first(albums: Sessions) -> None:
-    """Image sets follow the order of the originals: a thumbnail does not make its picture newer."""
+    """Image sets follow the order of the originals: a thumbnail does not make its image newer."""
     for name in ("old", "new"):
         async with albums.begin() as session:
             await (await album_of(session)).newest.get_image_set(name=name).from_blob(BLOB)
@@ -306,7 +306,7 @@ async def test_newest_first(albums: Sessions) -> None:
 
 
 async def test_too_many(albums: Sessions, store: CountingStore) -> None:
-    """One picture more than allowed is refused when it is attached; replacing and deleting do not count."""
+    """One image more than allowed is rejected when it is attached; replacing and deleting do not count."""
     async with albums.begin() as session:
         album = await album_of(session)
         for name in "aba":
@@ -326,7 +326,7 @@ async def test_too_many(albums: Sessions, store: CountingStore) -> None:
 
 
 async def test_too_many_of_a_new_owner(albums: Sessions) -> None:
-    """The same holds for an owner that is not in the database yet."""
+    """The limit also applies to an owner that is not in the database yet."""
     album: Any = Album(id=2)
     for name in "ab":
         await album.few.get_image_set(name=name).from_blob(BLOB, CountingStore())
@@ -334,8 +334,8 @@ async def test_too_many_of_a_new_owner(albums: Sessions) -> None:
         await album.few.get_image_set(name="c").from_blob(BLOB, CountingStore())
 
 
-async def test_room_that_another_transaction_has_made(albums: Sessions) -> None:
-    """Pictures that were deleted after they were loaded do not count."""
+async def test_pictures_deleted_by_another_transaction(albums: Sessions) -> None:
+    """Images that were deleted after they were loaded do not count."""
     async with albums.begin() as session:
         for name in "ab":
             await (await album_of(session)).few.get_image_set(name=name).from_blob(BLOB)
@@ -350,8 +350,8 @@ async def test_room_that_another_transaction_has_made(albums: Sessions) -> None:
         assert len((await album_of(session)).few) == 2
 
 
-async def test_room_that_another_transaction_has_taken(albums: Sessions, store: CountingStore) -> None:
-    """The flush checks the limit while the owner is locked, refuses the picture, and leaves no file behind."""
+async def test_pictures_attached_by_another_transaction(albums: Sessions, store: CountingStore) -> None:
+    """The flush checks the limit while the owner is locked, rejects the image, and leaves no file behind."""
     async with albums() as session:
         album = await album_of(session)
         await session.commit()
@@ -391,8 +391,8 @@ async def test_uploads_at_the_same_time(albums: Sessions, store: CountingStore) 
 
 
 @pytest.mark.parametrize("limit", [0, True, "2"])
-def test_limits_that_are_refused(limit: Any) -> None:
-    """A limit is a positive int."""
+def test_invalid_limits(limit: Any) -> None:
+    """A limit that is not a positive int is rejected."""
     with pytest.raises(DeclarationError, match="to be an int of at least 1, with uselist=True"):
         image_attachment("Photo", uselist=True, max_pictures=limit)
 
@@ -412,7 +412,7 @@ def test_a_limit_for_one_picture() -> None:
         lambda photo: photo.position.asc().nulls_first(),
     ],
 )
-async def test_other_ways_to_write_the_order(order: Callable[[Any], Any], sqlite_database: Database) -> None:
+async def test_other_forms_of_order_by(order: Callable[[Any], Any], sqlite_database: Database) -> None:
     """Any ascending ``order_by`` of a position column is recognised; thumbnails copy a position that is NOT NULL."""
 
     class Own(DeclarativeBase):

@@ -1,4 +1,4 @@
-"""Structures that would take too much memory or time are refused immediately."""
+"""Structures that would take too much memory or time are rejected immediately."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused(name: str) -> None:
-    """Files that would take gigabytes or minutes are refused with the name of a limit."""
+def test_bombs_are_rejected(name: str) -> None:
+    """Files that would take gigabytes or minutes are rejected with the name of a limit."""
     make, word = BOMBS[name]
     with pytest.raises(ImageTooLargeError, match=word):
         probe(make())
@@ -129,8 +129,8 @@ print(json.dumps({name: grown(make) for name, (make, _) in BOMBS.items()}))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory can be reset on Linux only")
-def test_refusing_takes_little_memory() -> None:
-    """Refusing any of these files takes less than 50 MiB of memory, besides the file itself."""
+def test_rejecting_takes_little_memory() -> None:
+    """Rejecting any of these files takes less than 50 MiB of memory, besides the file itself."""
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     grown = json.loads(done.stdout)
     assert set(grown) == set(BOMBS)
@@ -138,8 +138,8 @@ def test_refusing_takes_little_memory() -> None:
 
 
 @pytest.mark.parametrize(("side", "most"), [(8, 1_000), (2_000, 250), (5_000, 40)])
-def test_scans_are_limited_by_what_they_cost(side: int, most: int) -> None:
-    """The scans may cover four times the maximum of pixels in total; tiny pictures may have a thousand."""
+def test_scans_are_limited_by_their_cost(side: int, most: int) -> None:
+    """The scans may cover four times the maximum of pixels in total; tiny images may have a thousand."""
     assert structure(jpeg(0xC2, side, side, *[1] * most), "image/jpeg").bytes_per_pixel > 1
     with pytest.raises(ImageTooLargeError, match=f"at most {most:,} scans"):
         structure(jpeg(0xC2, side, side, *[1] * (most + 1)), "image/jpeg")
@@ -162,8 +162,8 @@ def structure(data: bytes, mimetype: str, limits: ImageLimits = DEFAULT_LIMITS) 
         (photos.avif(), "image/avif", True, 1),
     ],
 )
-def test_structures_tell_how_a_picture_is_decoded(data: bytes, mimetype: str, is_whole: bool, frames: int) -> None:
-    """A picture that is decoded as a whole takes memory for each pixel; frames are counted."""
+def test_structures_determine_how_a_picture_is_decoded(data: bytes, mimetype: str, is_whole: bool, frames: int) -> None:
+    """An image that is decoded as a whole takes memory for each pixel; frames are counted."""
     found = structure(data, mimetype)
     assert (is_whole, frames) == (found.bytes_per_pixel >= 1, found.frames)
 
@@ -178,7 +178,7 @@ def test_structures_tell_how_a_picture_is_decoded(data: bytes, mimetype: str, is
     ],
     ids=["no scan", "short frame", "no frame", "empty scan"],
 )
-def test_jpegs_without_their_bones_are_unreadable(data: bytes) -> None:
+def test_jpegs_without_a_frame_or_scan_are_unreadable(data: bytes) -> None:
     """A JPEG needs at least a frame header and a scan."""
     with pytest.raises(UnreadableImageError, match="damaged structure"):
         structure(data, "image/jpeg")
@@ -193,13 +193,13 @@ def test_frames_of_animated_png_are_limited() -> None:
         structure(data, "image/png", ImageLimits(max_frames=4))
 
 
-def test_compressed_texts_that_are_none_count_as_they_are() -> None:
+def test_invalid_compressed_texts() -> None:
     """Text that cannot be decompressed takes no memory."""
     data = tiny_png(photos.png_chunk(b"zTXt", b"a\0\0" + b"no stream"), photos.png_chunk(b"iCCP", b"no zero"))
     assert structure(data, "image/png", ImageLimits(max_metadata=4_000)).profile is None
 
 
-def test_real_metadata_are_let_through() -> None:
+def test_usual_metadata_is_accepted() -> None:
     """A megabyte of text, as editors write it, is accepted; it counts after decompression."""
     text = photos.png_chunk(b"zTXt", b"a\0\0" + packed(1_000_000))
     assert probe(tiny_png(text)).width == 8
@@ -223,7 +223,7 @@ def cubic(count: int) -> bytes:
 
 
 def with_exif(block: bytes, file_format: str) -> bytes:
-    """Return a picture with that block, which no encoder would write."""
+    """Return an image with that block, which no encoder would write."""
     picture = photos.opened("chelsea", (40, 40))
     data = photos.saved(picture, file_format)
     match file_format:
@@ -240,8 +240,8 @@ def with_exif(block: bytes, file_format: str) -> bytes:
 @pytest.mark.parametrize(
     ("file_format", "count"), [("JPEG", 500), ("JPEG", 1_700), ("PNG", 1_000), ("PNG", 3_000), ("WEBP", 1_000)]
 )
-def test_exif_that_points_to_itself_costs_nothing(file_format: str, count: int) -> None:
-    """It took seconds per few kilobytes; the decoder does not receive it."""
+def test_exif_that_points_to_itself(file_format: str, count: int) -> None:
+    """The decoder does not receive such EXIF, which took seconds per few kilobytes."""
     data = with_exif(cubic(count), file_format)
     start = time.thread_time()
     assert probe(data).width == 40
@@ -277,7 +277,7 @@ def test_pictures_without_metadata_are_not_copied() -> None:
 
 
 def test_headers_have_a_time_limit() -> None:
-    """A file whose header takes longer is refused."""
+    """A file whose header takes longer is rejected."""
     limits = ImageLimits(header_timeout=1e-9)
     for make in (photos.progressive, photos.png, photos.animated_gif, lambda: photos.SVG):
         with pytest.raises(ImageTooLargeError, match="header_timeout") as caught:
@@ -288,7 +288,7 @@ def test_headers_have_a_time_limit() -> None:
 
 
 def test_profiles_of_several_segments_are_joined_in_order() -> None:
-    """They are ordered by number (ICC.1, annex B.4); one without a number comes first."""
+    """Segments are ordered by number (ICC.1, annex B.4); one without a number comes first."""
     parts = [
         b"\xff\xe2" + (2 + 12 + len(body)).to_bytes(2, "big") + b"ICC_PROFILE\0" + body
         for body in (b"\2\2world", b"\1\2hello ", b"\2\2again", b"x")
@@ -310,7 +310,7 @@ def test_frames_of_a_gif_that_cover_it_stay_opaque() -> None:
     ]  # fmt: skip
 
 
-def test_animations_whose_frames_leave_parts_clear_keep_their_frames() -> None:
+def test_animations_with_transparent_parts_keep_their_frames() -> None:
     """The frame that marks transparency for the decoder is not part of the animation."""
     frames = [Image.new("P", (50, 50), shade) for shade in (0, 1, 2)]
     data = photos.saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
@@ -340,8 +340,8 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_what_browsers_show_of_damaged_pictures_is_rendered(name: str) -> None:
-    """The upper part equals Pillow's result: an accepted picture has thumbnails."""
+def test_damaged_pictures_are_rendered_like_in_browsers(name: str) -> None:
+    """The upper part equals Pillow's result: an accepted image has thumbnails."""
     data = DAMAGED[name]()
     found = probe(data)
     assert probe(data, ImageLimits(verify="pixels")) == found
@@ -357,14 +357,14 @@ def test_what_browsers_show_of_damaged_pictures_is_rendered(name: str) -> None:
 
 @pytest.mark.parametrize("make", [photos.webp, photos.avif])
 @pytest.mark.parametrize("share", [0.5, 0.95])
-def test_formats_that_are_decoded_as_a_whole_are_refused_when_cut_off(make: Callable[[], bytes], share: float) -> None:
+def test_truncated_formats_that_are_decoded_as_a_whole_are_rejected(make: Callable[[], bytes], share: float) -> None:
     """Their structure reveals that data is missing."""
     with pytest.raises(UnreadableImageError):
         probe(cut(make(), share))
 
 
-def test_pixels_that_cannot_be_decoded_are_refused_where_that_is_asked_for() -> None:
-    """An AVIF with zeros as data has a valid header, and is refused only if pixels are verified."""
+def test_undecodable_pixels_are_rejected_on_request() -> None:
+    """An AVIF with zeros as data has a valid header, and is rejected only if pixels are verified."""
     data = photos.avif()
     start = data.index(b"mdat") + 4
     data = data[:start] + bytes(len(data) - start)
@@ -393,12 +393,12 @@ PHONES = {
 
 @pytest.mark.parametrize("name", PHONES)
 def test_pictures_of_phones_are_accepted(name: str) -> None:
-    """The default limits accept pictures from phones."""
+    """The default limits accept images from phones."""
     assert probe(PHONES[name]()).width > 8_000
 
 
 def test_the_memory_of_a_progressive_jpeg_follows_from_its_sampling() -> None:
-    """It has two bytes per coefficient and component (ITU T.81, A.1.1): 3 with 4:2:0, 6 with 4:4:4."""
+    """Coefficients take two bytes for each component (ITU T.81, A.1.1): 3 per pixel with 4:2:0, 6 with 4:4:4."""
     for subsampling, expected in ((0, 6), (1, 4), (2, 3)):
         data = photos.saved(photos.opened("coffee"), "JPEG", progressive=True, subsampling=subsampling)
         assert structure(data, "image/jpeg").bytes_per_pixel == pytest.approx(expected + 0.5)

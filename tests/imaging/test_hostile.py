@@ -1,4 +1,4 @@
-"""Deliberately damaged pictures: each yields an error of this library, or a correct thumbnail."""
+"""Deliberately damaged images: each yields an error of this library, or a correct thumbnail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.ma
 
 @cache
 def small(kind: str) -> bytes:
-    """Return a picture of the given type, of a few kilobytes, with metadata."""
+    """Return an image of the given type, of a few kilobytes, with metadata."""
     picture = photos.opened("chelsea", (48, 32))
     moving = [picture.rotate(turn) for turn in (0, 30, 60)]
     match kind:
@@ -83,7 +83,7 @@ KINDS += ["svg", "pdf"]
 
 
 def survives(data: bytes) -> bool:
-    """Return whether it is still a picture; fail on anything but a correct thumbnail or an error of this library."""
+    """Return ``True`` for a correct thumbnail, and ``False`` for an error of this library; fail otherwise."""
     recipe = Recipe(width=16, height=16, animated=True)
     try:
         found = probe(data, LIMITS)
@@ -127,8 +127,8 @@ def mutants(kind: str, seed: int) -> Iterator[bytes]:
 
 @SEEDS
 @pytest.mark.parametrize("kind", KINDS)
-def test_broken_files_give_errors_of_ours_or_right_thumbnails(kind: str, seed: int) -> None:
-    """Whatever the damage, no foreign error is raised and no wrong size is returned."""
+def test_damaged_files(kind: str, seed: int) -> None:
+    """For any damage, no foreign error is raised and no wrong size is returned."""
     assert survives(small(kind))
     results = [survives(mutant) for mutant in mutants(kind, seed)]  # run all of them, even after a failure
     assert not all(results)
@@ -136,8 +136,8 @@ def test_broken_files_give_errors_of_ours_or_right_thumbnails(kind: str, seed: i
 
 @SEEDS
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("cmyk", "tiff", "heic", "svg", "pdf")])
-def test_stripping_broken_files_gives_errors_of_ours_or_the_same_picture(kind: str, seed: int) -> None:
-    """Stripping never turns a readable file into another picture, whatever its metadata."""
+def test_stripping_damaged_files(kind: str, seed: int) -> None:
+    """Stripping never turns a readable file into another image, whatever its metadata."""
     mimetype = probe(small(kind)).mimetype
     assert mimetype in STRIPPED_TYPES
     for mutant in mutants(kind, seed):

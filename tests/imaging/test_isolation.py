@@ -1,4 +1,4 @@
-"""Worker processes: their results equal those of threads, and they can be terminated at any point."""
+"""Worker processes: their results equal those of threads, and they can be terminated at any time."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ FILES: list[Callable[[], bytes]] = [
 
 
 @pytest.mark.parametrize("make", FILES)
-def test_a_worker_answers_as_a_thread_does(make: Callable[[], bytes]) -> None:
+def test_results_equal_those_of_a_thread(make: Callable[[], bytes]) -> None:
     """Headers and thumbnails are identical, byte for byte, in a worker and in this process."""
     recipes = [Recipe(width=64), Recipe(width=30, height=30, format="webp"), Recipe(ratio=0.1, animated=True)]
     assert probe(make(), ISOLATED) == probe(make(), ALL)
@@ -93,7 +93,7 @@ def test_a_worker_answers_as_a_thread_does(make: Callable[[], bytes]) -> None:
         (photos.png(), replace(ALL, max_bytes=100)),
     ],
 )
-def test_errors_are_the_same(data: bytes, limits: ImageLimits) -> None:
+def test_errors_equal_those_of_a_thread(data: bytes, limits: ImageLimits) -> None:
     """Class, message and attributes of an error equal those of a thread, and the worker remains usable."""
     before = process()
 
@@ -109,12 +109,12 @@ def test_errors_are_the_same(data: bytes, limits: ImageLimits) -> None:
 
 
 def test_worker_is_kept_for_the_next_picture() -> None:
-    """Consecutive pictures use one process, which does not import the ORM."""
+    """Consecutive images use one process, which does not import the ORM."""
     assert process() == process()
     assert hooked(hooks.loaded) == (1, 1)
 
 
-def test_a_callable_may_use_the_whole_package() -> None:
+def test_a_callable_can_use_the_whole_package() -> None:
     """The worker imports the ORM only if a callable uses a name that needs it."""
     assert hooked(hooks.whole_package) == (2, 1)
 
@@ -127,7 +127,7 @@ def test_callables_are_found_by_name() -> None:
         hooked(lambda image: image)
 
 
-def test_callables_that_the_worker_cannot_import_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callables_that_a_worker_cannot_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names a module that only this process can import."""
     (tmp_path / "only_here.py").write_text("def hook(image):\n    return image\n")
     process()  # the worker's path is set when it starts
@@ -137,7 +137,7 @@ def test_callables_that_the_worker_cannot_import_are_named(tmp_path: Path, monke
         hooked(module.hook)
 
 
-def test_what_a_callable_raises_is_told() -> None:
+def test_errors_of_callables_are_described() -> None:
     """An error raised by a callable becomes an error of this library that describes it."""
     with pytest.raises(ProcessingError, match=r"preprocess or postprocess raised KeyError\('mine'\)"):
         hooked(hooks.raising)
@@ -182,8 +182,8 @@ HARD: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_what_no_decoder_can_be_told_to_stop_is_ended(name: str) -> None:
-    """The time limit holds regardless of what the decoder is doing, and the next picture is not affected.
+def test_the_time_limit_holds_for_every_decoder(name: str) -> None:
+    """The time limit applies regardless of what the decoder is doing, and the next image is not affected.
 
     A decoder that checks the time stops by itself; otherwise the kernel terminates its process.
     """
@@ -207,7 +207,7 @@ def interlaced(side: int) -> bytes:
 
 
 def test_memory_is_limited() -> None:
-    """A picture that needs too much memory is refused with the name of the limit; the next one is not affected."""
+    """An image that needs too much memory is rejected with the name of the limit; the next one is not affected."""
     data = interlaced(10_000)
     with pytest.raises(ImageTooLargeError, match=r"200,000,000 bytes of memory \(max_memory\)") as caught:
         render(data, [Recipe(width=300)], replace(WIDE, max_memory=200_000_000))
@@ -224,10 +224,8 @@ def test_memory_is_limited() -> None:
         (hooks.gone, ProcessingError, "status 7"),
     ],
 )
-def test_a_worker_that_dies_takes_only_its_picture_along(
-    hook: Callable[[Any], Any], kind: type[ImageAttachError], message: str
-) -> None:
-    """However a worker dies, the caller gets an error of this library, and the next picture a new worker."""
+def test_a_dead_worker_is_replaced(hook: Callable[[Any], Any], kind: type[ImageAttachError], message: str) -> None:
+    """However a worker dies, the caller gets an error of this library, and the next image gets a new worker."""
     before = process()
     with pytest.raises(kind, match=message):
         hooked(hook)
@@ -239,7 +237,7 @@ def open_files() -> int:
 
 
 @pytest.mark.parametrize("hook", [hooks.greedy, hooks.killed, hooks.crashed, hooks.gone, hooks.sleeping, hooks.raising])
-def test_nothing_is_left_of_a_worker(hook: Callable[[Any], Any]) -> None:
+def test_a_worker_leaves_nothing(hook: Callable[[Any], Any]) -> None:
     """However a worker ended, no zombie, open file or additional worker remains."""
     isolation._pool.close()
     process()
@@ -302,7 +300,7 @@ def told(error: str, text: Any = "x", **fields: Any) -> tuple[bytes, bytes]:
         told("UnsupportedImageError", allowed=[{}]),
     ),
 )
-def test_a_worker_that_was_taken_over_is_not_believed(head: bytes, body: bytes) -> None:
+def test_invalid_responses_of_a_compromised_worker(head: bytes, body: bytes) -> None:
     """An invalid response raises an error of this library, and the worker is not used again."""
     before = process()
     with pytest.raises(ProcessingError, match="sent an invalid response"):
@@ -325,7 +323,7 @@ def test_a_worker_that_was_taken_over_is_not_believed(head: bytes, body: bytes) 
         {"thumbhash": "AAAAAAAA", "colour": "#ffffff", "more": 1},
     ),
 )
-def test_a_preview_that_cannot_be_is_not_believed(preview: Any) -> None:
+def test_invalid_previews_are_rejected(preview: Any) -> None:
     """A ThumbHash of invalid length or an invalid colour is rejected."""
     before = process()
     hooked(partial(hooks.prepared, head=json.dumps({"renderings": [], "preview": preview}).encode()))
@@ -349,7 +347,7 @@ def test_a_preview_that_cannot_be_is_not_believed(preview: Any) -> None:
         {"more": 1},
     ),
 )
-def test_a_header_that_cannot_be_is_not_believed(changed: dict[str, Any]) -> None:
+def test_invalid_headers_are_rejected(changed: dict[str, Any]) -> None:
     """The numbers in a response must be within the limits, and the type must match the first bytes."""
     fields = {"width": 3, "height": 3, "mimetype": "image/webp", "frames": 1, "orientation": 1, "has_alpha": False}
     head = json.dumps({"probe": fields | changed}).encode()
@@ -361,7 +359,7 @@ def test_a_header_that_cannot_be_is_not_believed(changed: dict[str, Any]) -> Non
     assert before != process()
 
 
-def test_answers_in_crumbs_come_to_an_end() -> None:
+def test_slow_responses_are_stopped() -> None:
     """The time limit of a message applies to the whole message, not to each byte."""
     ours, theirs = socket.socketpair()
     over = threading.Event()
@@ -400,7 +398,7 @@ def test_a_worker_has_no_secrets_in_its_environment(monkeypatch: pytest.MonkeyPa
     isolation._pool.close()
 
 
-def test_a_worker_that_dies_while_it_waits_is_replaced() -> None:
+def test_an_idle_worker_that_dies_is_replaced() -> None:
     """A worker that dies while it is idle causes no error."""
     before = process()
     for pid in children():
@@ -418,14 +416,14 @@ def children() -> set[int]:
 
 
 def test_workers_are_replaced_after_many_pictures() -> None:
-    """A worker is replaced after a number of pictures, before its heap fragments."""
+    """A worker is replaced after a number of images, before its heap fragments."""
     before = process()
     for _ in range(201):
         probe(photos.SVG, ISOLATED)
     assert before != process()
 
 
-def test_time_without_end() -> None:
+def test_no_time_limit() -> None:
     """Memory can be limited without a time limit."""
     assert hooked(hooks.painted, timeout=None)[0] == 40
 
@@ -439,8 +437,8 @@ def test_a_worker_is_confined() -> None:
     assert (height == 2) == (alone.returncode == 0 or alone_as_user.returncode == 0)
 
 
-async def test_the_loop_is_not_blocked_and_workers_are_as_many_as_threads() -> None:
-    """Pictures in several threads and event loops are read in parallel."""
+async def test_each_thread_has_a_worker() -> None:
+    """Images in several threads and event loops are read in parallel."""
     data = photos.photo("coffee")
     before = children()
     expected = await run_pixels(render, data, [Recipe(width=50)], ALL)
@@ -455,7 +453,7 @@ async def test_the_loop_is_not_blocked_and_workers_are_as_many_as_threads() -> N
     assert len(children() - before) <= len(os.sched_getaffinity(0)) + 1
 
 
-def test_a_failed_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a process cannot be started, the error says so, and no file stays open."""
     import multiprocessing
 
@@ -519,7 +517,7 @@ thread.start()
 """
 
 
-def test_forks_and_the_end() -> None:
+def test_forked_processes() -> None:
     """A forked process starts its own workers and leaves its parent's alone; none outlives the interpreter."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-W", "default::DeprecationWarning", "-c", PROGRAM],
@@ -529,7 +527,7 @@ def test_forks_and_the_end() -> None:
 
 
 def left(pids: list[int]) -> list[int]:
-    """Return those of the processes that have not ended after a while."""
+    """Return the processes that have not ended after a while."""
     deadline = time.monotonic() + 20
     while True:
         found = [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]
@@ -539,7 +537,7 @@ def left(pids: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.thorough), "spawn"])
-def test_hosts_that_are_processes_of_a_pool(method: str) -> None:
+def test_workers_of_daemonic_processes(method: str) -> None:
     """Daemonic processes of multiprocessing, which may not have children of that module, can have workers."""
     code = (
         "import multiprocessing\n"
@@ -555,7 +553,7 @@ def test_hosts_that_are_processes_of_a_pool(method: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_server_and_its_end() -> None:
+def test_workers_of_a_server() -> None:
     """Two uvicorn processes handle concurrent requests; no worker remains after they are stopped."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -591,7 +589,7 @@ def test_a_server_and_its_end() -> None:
 
 
 async def test_cancelled_callers_leave_nothing() -> None:
-    """A cancelled call ends with its picture, or at its time limit."""
+    """A cancelled call ends with its image, or at its time limit."""
     others = open_files() - len(isolation._pool._all)
     calls = [asyncio.create_task(run_pixels(hooked, hooks.sleeping, timeout=0.3)) for _ in range(6)]
     await asyncio.wait(calls, timeout=0.2)
@@ -619,8 +617,8 @@ def test_workers_end_with_their_parent() -> None:
     assert left(pids) == []
 
 
-def test_a_call_that_is_interrupted_ends_its_worker() -> None:
-    """An interrupted call does not wait for the picture, and the next picture gets another worker."""
+def test_an_interrupted_call_ends_its_worker() -> None:
+    """An interrupted call does not wait for the image, and the next image gets another worker."""
     before = process()
 
     class Enough(BaseException):
@@ -675,7 +673,7 @@ def ask() -> Iterator[Ask]:
         thread.join()
 
 
-def test_what_a_worker_does_without_a_process(ask: Ask) -> None:
+def test_a_worker_in_a_thread(ask: Ask) -> None:
     """A worker responds to one request after another until the other end of its socket is closed."""
     recipe = Recipe(width=20)
     [expected] = render(photos.png(), [recipe], ALL)
@@ -713,10 +711,10 @@ def using(hook: Callable[[Any], Any]) -> list[Recipe]:
     ],
     ids=["header", "Python", "libvips", "taken by others", "a callable", "another limit", "header broken", "pixels"],
 )
-def test_a_worker_knows_what_lacks_memory(
+def test_errors_from_a_lack_of_memory(
     ask: Ask, data: Callable[[], bytes], recipes: list[Recipe], limits: dict[str, Any], error: str, is_memory: bool
 ) -> None:
-    """A picture that needs too much memory is distinguished from a damaged one, whatever error the decoder reports."""
+    """An image that needs too much memory is distinguished from a damaged one, whatever error the decoder reports."""
     room = _worker._own_memory() + 200_000_000
     try:
         found, _ = ask(data(), recipes, max_memory=room, **limits)
@@ -725,7 +723,7 @@ def test_a_worker_knows_what_lacks_memory(
     assert (found["error"], found["memory"]) == (error, is_memory)
 
 
-def test_a_worker_without_a_free_file_reads_pictures(ask: Ask) -> None:
+def test_a_worker_without_a_free_file_descriptor(ask: Ask) -> None:
     """Without a free file descriptor, a worker assumes its memory use."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
@@ -736,8 +734,8 @@ def test_a_worker_without_a_free_file_reads_pictures(ask: Ask) -> None:
     assert found["probe"]["width"] == 451
 
 
-def test_a_broken_picture_of_much_memory_is_broken() -> None:
-    """A damaged picture is not reported as too large, even if its pixels need more than half of the memory."""
+def test_a_damaged_picture_that_needs_much_memory() -> None:
+    """A damaged image is not reported as too large, even if its pixels need more than half of the memory."""
     limits = replace(WIDE, max_memory=280_000_000, verify="complete")
     assert render(interlaced(6_000), [Recipe(width=40)], limits)[0].width == 40
     with pytest.raises(UnreadableImageError, match="damaged pixels"):
@@ -745,7 +743,7 @@ def test_a_broken_picture_of_much_memory_is_broken() -> None:
 
 
 @pytest.mark.parametrize("message", [b"", b"short", bytes(7) + b"\xff" * 9, b"\xff" * 16, bytes(15) + b"\x09short"])
-def test_messages_that_cannot_be(message: bytes) -> None:
+def test_invalid_messages(message: bytes) -> None:
     """A message that is truncated, or announces too many bytes, ends the connection."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -755,7 +753,7 @@ def test_messages_that_cannot_be(message: bytes) -> None:
             _wire.receive(ours, 1000)
 
 
-def test_a_pool_ends_its_workers_and_a_forked_one_leaves_them() -> None:
+def test_a_pool_ends_only_its_own_workers() -> None:
     """Workers end with their process; a forked process leaves its parent's workers alone."""
     before = process()
     isolation._pool.close()

@@ -40,7 +40,7 @@ def test_allow_adds_types_to_a_copy() -> None:
         {"types": {"image/bmp"}},
     ],
 )
-def test_values_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
+def test_values_out_of_range_are_rejected(arguments: dict[str, Any]) -> None:
     """A limit below 1, or an unknown type, raises ValueError."""
     with pytest.raises(ValueError, match=next(iter(arguments))):
         ImageLimits(**arguments)
@@ -61,7 +61,7 @@ def test_values_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
         {"isolated": 1},
     ],
 )
-def test_wrong_types_are_refused(arguments: dict[str, Any]) -> None:
+def test_wrong_types_are_rejected(arguments: dict[str, Any]) -> None:
     """A limit of the wrong type raises TypeError."""
     with pytest.raises(DeclarationError):
         ImageLimits(**arguments)

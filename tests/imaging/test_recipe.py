@@ -1,4 +1,4 @@
-"""Sizes and looks, without a picture."""
+"""Sizes and looks, without an image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WIDE = ImageLimits(max_side=10**9, max_pixels=10**18)
         ({"width": 150, "height": 150}, (1, 30000), (150, 150)),
     ],
 )
-def test_target_is_the_size_asked_for(
+def test_target_is_the_requested_size(
     arguments: dict[str, Any], size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     """Sides that follow from the aspect ratio are rounded to the nearest pixel, and at least 1."""
@@ -116,7 +116,7 @@ def test_proportions_hold_to_half_a_pixel(width: int, height: int, box_width: in
         ({"width": 1, "variant": "../x"}, "variant"),
     ],
 )
-def test_values_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
+def test_values_out_of_range_are_rejected(arguments: dict[str, Any], message: str) -> None:
     """A value out of range raises ValueError with the expected values."""
     with pytest.raises(ValueError, match=message):
         Recipe(**arguments)
@@ -159,7 +159,7 @@ def test_values_out_of_range_are_refused(arguments: dict[str, Any], message: str
         {"width": 1, "variant": 1},
     ],
 )
-def test_wrong_types_and_combinations_are_refused(arguments: dict[str, Any]) -> None:
+def test_wrong_types_and_combinations_are_rejected(arguments: dict[str, Any]) -> None:
     """Invalid types and combinations raise DeclarationError, which is a TypeError."""
     with pytest.raises(DeclarationError):
         Recipe(**arguments)
@@ -176,7 +176,7 @@ def test_wrong_types_and_combinations_are_refused(arguments: dict[str, Any]) -> 
         (Recipe(width=20_000, format="avif"), (20_000, 10), None),
     ],
 )
-def test_targets_beyond_limits_are_refused(recipe: Recipe, size: tuple[int, int], original: str | None) -> None:
+def test_targets_beyond_limits_are_rejected(recipe: Recipe, size: tuple[int, int], original: str | None) -> None:
     """Neither the limits nor the maximum of the format may be exceeded."""
     with pytest.raises(ImageTooLargeError):
         recipe.target(size, original=original)
@@ -243,12 +243,12 @@ def test_mimetype_is_the_originals_unless_a_format_is_given(
         ({"width": 10, "enlarge": False}, "image/jpeg", ""),
     ],
 )
-def test_look_tells_thumbnails_of_one_size_apart(arguments: dict[str, Any], original: str, expected: str) -> None:
+def test_look_distinguishes_thumbnails_of_one_size(arguments: dict[str, Any], original: str, expected: str) -> None:
     """A plain resize in the same format has an empty look, every other recipe a short one."""
     assert expected == Recipe(**arguments).look(original)
 
 
-def test_long_looks_are_shortened_and_stay_apart() -> None:
+def test_long_looks_are_shortened_and_stay_distinct() -> None:
     """A look has at most 32 characters, and differs if the recipe differs."""
     looks = {
         Recipe(
@@ -308,10 +308,8 @@ def test_nothing_is_enlarged_on_request(
 
 
 @given(sides, sides, sides, sides, st.sampled_from(["cover", "contain", "fill", "inside"]))
-def test_no_pixel_is_made_up_where_nothing_is_enlarged(
-    width: int, height: int, across: int, down: int, fit: Any
-) -> None:
-    """For all sizes, the picture in the thumbnail is at most as wide and as high as the original."""
+def test_no_pixels_are_added_without_enlarging(width: int, height: int, across: int, down: int, fit: Any) -> None:
+    """For all sizes, the image in the thumbnail is at most as wide and as high as the original."""
     free = Recipe(width=across, height=down, fit=fit)
     layout = Recipe(width=across, height=down, fit=fit, enlarge=False).layout((width, height))
     if fit == "cover":  # the part that is cropped must come from the original, too
@@ -325,7 +323,7 @@ def test_no_pixel_is_made_up_where_nothing_is_enlarged(
 
 
 @pytest.mark.parametrize("mimetype", ["image/svg+xml", "application/pdf"])
-def test_drawings_have_no_pixels_that_could_be_enlarged(mimetype: str) -> None:
+def test_drawings_have_any_size(mimetype: str) -> None:
     """A vector image has no pixels, so it can be rendered at any size."""
     assert Recipe(width=900, enlarge=False).target((90, 60), original=mimetype) == (900, 600)
 
@@ -337,8 +335,8 @@ def test_gravities_are_points() -> None:
     assert Recipe(**BOX, gravity=[0.111, 0.115]).gravity == (0.11, 0.12)  # type: ignore[arg-type]
 
 
-def test_focal_points_replace_the_gravity_of_what_is_cropped() -> None:
-    """The focal point of a picture overrides the gravity of a recipe; without ``cover`` nothing changes."""
+def test_focal_points_replace_the_gravity() -> None:
+    """The focal point of an image overrides the gravity of a recipe; without ``cover`` nothing changes."""
     assert Recipe(**BOX, gravity="north").with_focal_point((0.2, 0.7)) == Recipe(**BOX, gravity=(0.2, 0.7))
     assert Recipe(**BOX, gravity="attention").with_focal_point((0.5, 0.5)) == Recipe(**BOX)
     for plain in (Recipe(width=10), Recipe(**BOX, fit="contain")):
@@ -348,7 +346,7 @@ def test_focal_points_replace_the_gravity_of_what_is_cropped() -> None:
 
 
 def test_crop_boxes_contain_the_crop_of_a_recipe() -> None:
-    """A recipe's own crop is a part of the box; the whole picture as a box changes nothing."""
+    """A recipe's own crop is a part of the box; the whole image as a box changes nothing."""
     assert Recipe(width=9).with_crop_box((0.1, 0.2, 0.5, 0.8)) == Recipe(width=9, crop=(0.1, 0.2, 0.5, 0.8))
     cropped = Recipe(width=9, crop=(0.5, 0, 0.5, 0.5))
     assert cropped.with_crop_box((0.1, 0.2, 0.5, 0.8)) == Recipe(width=9, crop=(0.35, 0.2, 0.25, 0.4))
@@ -368,7 +366,7 @@ def test_focal_points_are_those_of_the_whole_picture() -> None:
 
 
 def test_crop_boxes_select_a_part() -> None:
-    """Sizes are calculated from the selected part, in pixels of the given picture."""
+    """Sizes are calculated from the selected part, in pixels of the given image."""
     recipe = Recipe(width=50, crop=(0.25, 0.5, 0.5, 0.5))
     assert recipe.layout((400, 300)) == ((100, 150, 200, 150), (50, 38), (50, 38))
     assert recipe.part((40, 30)) == (10, 15, 20, 15)
@@ -403,12 +401,12 @@ def test_looks_can_be_read(arguments: dict[str, Any]) -> None:
     assert recipe.look("image/gif") == look or len(look) > 32
 
 
-def test_words_that_are_not_known_are_left_out() -> None:
+def test_unknown_words_are_ignored() -> None:
     """A custom look gives no arguments."""
     assert read_look("") == read_look("avatar.custom.full.at1000-3.cropxyz") == {}
 
 
-def test_the_looks_original_size_has_a_name_of_its_own() -> None:
+def test_the_look_of_the_original_size() -> None:
     """The original has the empty look, so a plain thumbnail of the same size has another one."""
     size = (400, 300)
     for recipe in (

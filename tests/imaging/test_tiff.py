@@ -1,4 +1,4 @@
-"""TIFF: rendered like by a second decoder, or refused; and directories of bounded cost."""
+"""TIFF: rendered like by a second decoder, or rejected; and directories of bounded cost."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def difference(first: Image.Image, second: Image.Image) -> float:
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16"])
-def test_kinds_of_colours_look_as_in_another_decoder(mode: str, compression: str) -> None:
+def test_all_kinds_of_colours(mode: str, compression: str) -> None:
     """Every accepted kind of colours is rendered like by Pillow."""
     picture = photos.opened("chelsea", (64, 48))
     if mode == "I;16":
@@ -123,8 +123,8 @@ def test_large_offsets_are_read() -> None:
         (None, (200, 50, 50, 0)),  # omitted: old writers mean alpha
     ],
 )
-def test_extra_samples_are_alpha_only_if_they_say_so(meaning: int | None, expected: tuple[int, ...]) -> None:
-    """ExtraSamples of TIFF 6.0, section 18."""
+def test_extra_samples(meaning: int | None, expected: tuple[int, ...]) -> None:
+    """An extra sample is alpha only if ExtraSamples says so (TIFF 6.0, section 18)."""
     extra = None if meaning is None else (SHORT, [meaning])
     data = tiff(bytes((200, 50, 50, 0)) * 64, _258=(SHORT, [8] * 4), _277=(SHORT, [4]), _338=extra)
     assert rendered(data).convert("RGBA").getpixel((4, 4)) == expected
@@ -163,7 +163,7 @@ def test_associated_alpha_is_divided_out() -> None:
         ),
     ],
 )
-def test_what_would_be_rendered_wrongly_is_refused(changed: dict[str, Any], word: str) -> None:
+def test_unsupported_files_are_rejected(changed: dict[str, Any], word: str) -> None:
     """Unsupported compressions and colours, which would be rendered black or wrong, raise an error."""
     with pytest.raises(UnsupportedImageError, match=word):
         probe(tiff(RED, **changed), LIMITS)
@@ -187,8 +187,8 @@ def test_what_would_be_rendered_wrongly_is_refused(changed: dict[str, Any], word
         {"_320": (SHORT, [1] * 70_000)},
     ],
 )  # fmt: skip
-def test_pictures_whose_parts_are_missing_are_unreadable(changed: dict[str, Any]) -> None:
-    """Missing, short or outlying sizes, strips and tiles are refused; the decoder would leave them black."""
+def test_pictures_with_missing_parts_are_unreadable(changed: dict[str, Any]) -> None:
+    """Missing, short or outlying sizes, strips and tiles are rejected; the decoder would leave them black."""
     data = tiff(RED, **changed)
     with pytest.raises(UnreadableImageError):
         probe(data[:100_000], LIMITS)
@@ -202,8 +202,8 @@ def test_files_cut_in_half_are_unreadable(compression: str) -> None:
         probe(data[: len(data) // 2], LIMITS)
 
 
-def test_tiles_may_reach_beyond_the_picture() -> None:
-    """A tile of 16 x 16 can contain a picture of 8 x 8 (TIFF 6.0, section 15)."""
+def test_tiles_can_extend_beyond_the_picture() -> None:
+    """A tile of 16 x 16 can contain an image of 8 x 8 (TIFF 6.0, section 15)."""
     pixels = b"".join(bytes((200, 50, 50)) * 8 + bytes(24) for _ in range(8)) + bytes(48 * 8)
     fields = {"_322": (SHORT, [16]), "_323": (SHORT, [16]), "_324": (LONG, [8]), "_325": (LONG, [768])}
     data = tiff(pixels, _273=None, _278=None, _279=None, **fields)
@@ -234,8 +234,8 @@ def chain(pages: int, tags: int) -> bytes:
     return bytes(data)
 
 
-def test_pages_are_counted_and_cost_nothing() -> None:
-    """The decoder took 31 seconds for 200 directories of 3,000 tags; now it does not receive them."""
+def test_many_pages() -> None:
+    """Pages are counted, but not passed to the decoder, which took 31 seconds for 200 directories of 3,000 tags."""
     data = chain(200, 3_000)
     start = time.thread_time()
     assert probe(data, LIMITS).frames == 200
@@ -243,7 +243,7 @@ def test_pages_are_counted_and_cost_nothing() -> None:
     assert time.thread_time() - start < 5
 
 
-def test_directories_that_lead_back_are_read_once() -> None:
+def test_circular_chains_of_directories() -> None:
     """A circular chain ends at its beginning."""
     data = bytearray(tiff(RED))
     start = struct.unpack_from("<I", data, 4)[0]
@@ -252,7 +252,7 @@ def test_directories_that_lead_back_are_read_once() -> None:
 
 
 def test_entries_are_limited() -> None:
-    """A directory with more entries than any encoder writes is refused."""
+    """A directory with more entries than any encoder writes is rejected."""
     assert probe(chain(1, MOST_ENTRIES - 6), LIMITS).width == 8
     with pytest.raises(ImageTooLargeError, match="entries"):
         probe(chain(1, MOST_ENTRIES - 5), LIMITS)
@@ -273,7 +273,7 @@ def test_fields_are_limited() -> None:
         probe(tiff(RED, **palette, _320=(SHORT, [1] * 500_000)), LIMITS)
 
 
-def test_a_file_with_strips_and_the_size_of_a_tile_is_one_of_strips() -> None:
+def test_a_file_with_strips_and_tiles() -> None:
     """The decoder receives either strips or tiles, so that it cannot confuse them."""
     data = tiff(RED, _322=(SHORT, [16]), _323=(SHORT, [16]))
     assert rendered(data).convert("RGB").getcolors() == [(64, (200, 50, 50))]
@@ -296,8 +296,8 @@ def test_a_picture_in_one_strip_takes_memory() -> None:
 
 
 @pytest.mark.parametrize("data", [b"II*\0", b"II*\0\0\0\0\0", b"MM\0*\0\0\xff\xff", b"II+\0\x08\0\0\0" + bytes(8), RED])
-def test_headers_that_lead_nowhere_are_unreadable(data: bytes) -> None:
-    """A missing offset, or one beyond the file, is refused."""
+def test_headers_without_a_directory_are_unreadable(data: bytes) -> None:
+    """A missing offset, or one beyond the file, is rejected."""
     view = memoryview(data)
     with pytest.raises(UnreadableImageError):
         tiff_file = Tiff(view)
@@ -329,12 +329,12 @@ def test_orientations_are_read(orientation: int, order: str, prefix: bytes) -> N
         b"II*\0\x08\0\0\0\xff\xff" + bytes(12 * 65_535),
     ],
 )
-def test_broken_exif_says_nothing(block: bytes) -> None:
-    """A picture with damaged metadata is accepted."""
+def test_damaged_exif_is_ignored(block: bytes) -> None:
+    """An image with damaged metadata is accepted."""
     assert exif_orientation(block) == 1
 
 
-def test_profiles_that_are_too_large_are_left_out() -> None:
+def test_profiles_that_are_too_large_are_ignored() -> None:
     """A profile beyond the limit on metadata, or beyond the file, is ignored."""
     data = photos.saved(photos.opened("chelsea", (64, 48)), "TIFF", icc_profile=photos.DISPLAY_P3)
     view = memoryview(data)
@@ -343,8 +343,8 @@ def test_profiles_that_are_too_large_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("first", [0, *(pytest.param(first, marks=pytest.mark.thorough) for first in (1, 2))])
-def test_errors_are_of_this_library(first: int) -> None:
-    """Whichever byte is changed, a TIFF is rendered or refused."""
+def test_any_changed_byte(first: int) -> None:
+    """For any changed byte, a TIFF is rendered or rejected."""
     data = bytearray(tiff(RED))
     for at in range(len(data) - 130 + first, len(data), 3):
         for value in (0, 0x7F, 0xFF):

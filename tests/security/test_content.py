@@ -42,7 +42,7 @@ def upload(data: bytes, name: str, declared: str) -> UploadFile:
 async def test_the_name_of_a_file_is_ignored(
     data: bytes, error: type[ImageError], session: AsyncSession, store: CountingStore
 ) -> None:
-    """A script with the file name of a picture is refused, and leaves neither a row nor a file."""
+    """A script with the file name of an image is rejected, and leaves neither a row nor a file."""
     user = User(id=1)
     session.add(user)
     with pytest.raises(error):
@@ -67,7 +67,7 @@ async def test_the_type_is_that_of_the_bytes(declared: str, session: AsyncSessio
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_data_after_a_picture_is_not_in_thumbnails(file_format: str) -> None:
-    """HTML after a picture, or in a comment, is in no thumbnail, nor in an original whose metadata is removed."""
+    """HTML after an image, or in a comment, is in no thumbnail, nor in an original whose metadata is removed."""
     options: dict[str, Any] = {"JPEG": {"comment": HTML}, "GIF": {"comment": HTML}}.get(file_format, {})
     data = photos.saved(photos.opened("chelsea", (90, 60)), file_format, **options) + HTML
     mimetype = probe(data).mimetype

@@ -37,7 +37,7 @@ class Base(DeclarativeBase):
 
 
 class Other(Base, Image):
-    """A class with the same thumbnails as ``Photo``, for pictures that are not public."""
+    """A class with the same thumbnails as ``Photo``, for images that are not public."""
 
     __tablename__ = "other"
     __thumbnails__ = Photo.__thumbnails__
@@ -77,7 +77,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
 
 
 def declared_urls(site: Site, original: Any) -> set[str]:
-    """Return all URLs of a picture."""
+    """Return all URLs of an image."""
     return {url for name in Photo.__thumbnails__ for url in site.urls(original, name)}
 
 
@@ -127,7 +127,7 @@ async def test_no_response_reveals_the_original(store: KeyedStore) -> None:
     ],
 )
 async def test_no_path_returns_the_original(path: str) -> None:
-    """Other paths are refused because of their form, without a call of the store."""
+    """Other paths are rejected because of their form, without a call of the store."""
     store = Watched()
     site, original = Site(store), await put(Photo, store)
     name = store.name_of(original.key)
@@ -183,7 +183,7 @@ async def test_originals_of_other_classes(store: KeyedStore) -> None:
 
 
 async def test_forged_signatures_cause_no_call_of_the_store() -> None:
-    """A signature with a changed character, or omitted, repeated, empty or expired parameters, is refused."""
+    """A signature with a changed character, or omitted, repeated, empty or expired parameters, is rejected."""
     store = Watched()
     site = Site(store, url_secret=SECRETS, url_expires_in=60, url_window=10)
     original = await put(Photo, store)
@@ -207,7 +207,7 @@ async def test_forged_signatures_cause_no_call_of_the_store() -> None:
 
 @pytest.mark.parametrize("name", ["PNG of 900 megapixels", "PNG text", "progressive JPEG", "JPEG of many scans"])
 async def test_decompression_bombs_as_originals(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bomb that was stored by other means is refused like an upload, and not read for the next request."""
+    """A bomb that was stored by other means is rejected like an upload, and not read for the next request."""
     blob = BOMBS[name][0]()
     store = Watched()
     site, original = Site(store), await put(Photo, store, blob, width=60, height=40)
@@ -310,6 +310,6 @@ async def test_slow_clients_hold_one_block_each(tmp_path: Path) -> None:
 
 
 def test_secrets_have_a_minimum_length(store: KeyedStore) -> None:
-    """A short secret is refused, because it could be guessed."""
+    """A short secret is rejected, because it could be guessed."""
     with pytest.raises(ValueError, match="16"):
         ThumbnailServer(store, [Photo], base_url=BASE, url_secret="short")

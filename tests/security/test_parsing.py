@@ -1,4 +1,4 @@
-"""Small files that are expensive to parse: they are refused, or read without the expensive parts."""
+"""Small files that are expensive to parse: they are rejected, or read without the expensive parts."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str]] = {
     "WebP of 4,000,000 chunks": (BOMBS["WebP of crumbs"][0], "max_metadata"),
     "3,000 shadows in an SVG": (lambda: svg(SHADOWS, size=(150, 75)), "filters"),
 }
-"""Files, and the limit that refuses them; the others are accepted and have a thumbnail."""
+"""Files, and the limit that rejects them; the others are accepted and have a thumbnail."""
 
 
 @pytest.mark.parametrize("name", COSTLY)
 async def test_parsing_has_a_budget(
     name: str, session: AsyncSession, store: CountingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attaching such a file and making a thumbnail takes little time and memory; a refused file leaves nothing."""
+    """Attaching such a file and making a thumbnail takes little time and memory; a rejected file leaves nothing."""
     monkeypatch.setattr(UserPicture, "__image_limits__", ImageLimits(types=KNOWN_TYPES))
     make, word = COSTLY[name]
     data = make()

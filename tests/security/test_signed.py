@@ -72,7 +72,7 @@ def changed(url: str) -> Iterator[str]:
 
 
 async def test_a_changed_url_is_refused(gate: Gate, client: S3Client) -> None:
-    """Any change is refused, and the response contains nothing of the file."""
+    """Any change is rejected, and the response contains nothing of the file."""
     url = client.presign("GET", "a", query={"response-content-disposition": "attachment; filename=b"}, expires_in=60)
     async with aiohttp.ClientSession() as session:
 
@@ -109,6 +109,6 @@ async def test_urls_signed_by_others(gate: Gate, client: S3Client, make_client: 
 
 @pytest.mark.parametrize("seconds", [0, -1, 7 * 86_400 + 1, 10**30, math.nan, math.inf])
 def test_invalid_lifetimes(seconds: float, client: S3Client) -> None:
-    """Lifetimes that a server would refuse, or treat as unlimited, are not signed."""
+    """Lifetimes that a server would reject, or treat as unlimited, are not signed."""
     with pytest.raises((ValueError, TypeError)):
         client.presign("GET", "a", expires_in=seconds)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ async def user_of(session: AsyncSession, blob: bytes, key: int = 1) -> User:
 async def test_a_picture_has_no_more_thumbnails_than_allowed(
     call: str, session: AsyncSession, store: CountingStore
 ) -> None:
-    """A thumbnail beyond the limit is refused before the original is read; existing ones are still returned."""
+    """A thumbnail beyond the limit is rejected before the original is read; existing ones are still returned."""
     user = await user_of(session, photos.webp())
     await user.picture.generate_thumbnails([*range(1, 101)])
     await session.commit()
