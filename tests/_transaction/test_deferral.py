@@ -46,8 +46,8 @@ async def test_rolled_back_uploads_are_deleted_immediately(database: Database) -
     await rig.check(b"old", b"two")
 
 
-async def test_it_can_be_switched_off_for_one_session(database: Database) -> None:
-    """Deletion is immediate in one session, as for a purge that frees space."""
+async def test_immediate_deletion_in_one_session(database: Database) -> None:
+    """A session without deferral deletes files immediately, as for a purge that frees space."""
     rig = await deferring(database)
     async with rig.sessions() as session, session.begin():
         defer_deletion(session, False)

@@ -95,7 +95,7 @@ def replaced() -> tuple[Journal, dict[str, TrackedFile]]:
 
 
 @pytest.mark.parametrize("sent", [True, False])
-def test_a_commit_nominates_what_was_replaced(sent: bool) -> None:
+def test_a_commit_nominates_replaced_files(sent: bool) -> None:
     """The replaced file and the unused upload are nominated; the new file is not queried."""
     journal, files = replaced()
     if sent:
@@ -106,7 +106,7 @@ def test_a_commit_nominates_what_was_replaced(sent: bool) -> None:
     assert not any(journal.holds(known) for known in files.values())
 
 
-def test_a_rollback_nominates_what_was_uploaded() -> None:
+def test_a_rollback_nominates_uploads() -> None:
     """Both a reported rollback and a closed session nominate the uploads, and the replaced file is not queried."""
     journal, files = replaced()
     assert journal.end("root") == Verdict(uploads=(files["new"], files["unnamed"]))

@@ -96,7 +96,7 @@ CASES: dict[str, tuple[type[Any], Callable[[], list[OwnerRow]], set[Any], int]] 
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_which_rows_are_locked(database: Database, engine: AsyncEngine, case: str) -> None:
+async def test_locked_rows(database: Database, engine: AsyncEngine, case: str) -> None:
     """Only rows of the base table are locked; on SQLite, no statement is sent."""
     cls, owners, keys, count = CASES[case]
     found, statements = await locked(engine, cls, owners())

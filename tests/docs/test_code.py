@@ -204,7 +204,7 @@ async def test_errors_name_the_line_of_the_page() -> None:
     assert (str(caught.traceback[-1].path), caught.traceback[-1].lineno + 1) == ("page.md", 5)
 
 
-def test_a_skipped_block_says_why() -> None:
+def test_a_skipped_block_has_a_reason() -> None:
     """A skipped block must give a reason."""
     with pytest.raises(ValueError, match="says why"):
         list(blocks("<!-- skip: -->\n```python\n1\n```\n"))

@@ -245,7 +245,7 @@ MATRIX: dict[int, Fault] = {
     37: Fault("two requests for one thumbnail", ((TOGETHER, "two_want_one_thumbnail"),)),
     38: Fault(
         "a thumbnail of an original that is replaced meanwhile",
-        ((TOGETHER, "a_thumbnail_of_what_is_replaced_meanwhile"),),
+        ((TOGETHER, "a_thumbnail_of_a_picture_that_is_replaced_meanwhile"),),
     ),
     39: Fault(
         "a hundred requests for one thumbnail",
@@ -261,7 +261,7 @@ MATRIX: dict[int, Fault] = {
         (
             (
                 COPIES,
-                "a_new_owner_is_merged merging_what_was_changed_meanwhile a_row_given_to_another_owner"
+                "a_new_owner_is_merged merging_a_row_that_was_changed_meanwhile a_row_given_to_another_owner"
                 " a_row_moved_to_another_owner",
             ),
         ),
@@ -359,7 +359,7 @@ MATRIX: dict[int, Fault] = {
             (
                 SWALLOWED,
                 "postgresql_answers_commit_with_rollback a_deadlock_on_mariadb a_conflict_that_rolls_back_on_sqlite"
-                " what_follows_a_conflict_on_sqlite_is_permanent a_failed_statement_in_a_savepoint"
+                " statements_after_a_conflict_on_sqlite_are_permanent a_failed_statement_in_a_savepoint"
                 " the_session_continues_after_the_silent_rollback",
             ),
             (ORACLE, "the_database_is_the_oracle"),
@@ -385,7 +385,7 @@ MATRIX: dict[int, Fault] = {
             (
                 EFFECTLESS,
                 "a_bulk_delete_evaluated_on_an_unflushed_change a_bulk_delete_that_matches_a_stale_object"
-                " a_bulk_delete_of_what_was_replaced_meanwhile a_trigger_that_forbids_deletions"
+                " a_bulk_delete_of_a_row_that_was_replaced_meanwhile a_trigger_that_forbids_deletions"
                 " a_rule_that_forbids_deletions a_trigger_that_keeps_the_old_value",
             ),
         ),
@@ -492,7 +492,7 @@ MATRIX: dict[int, Fault] = {
     ),
     73: Fault(
         "owners that are expired, refreshed or expunged after an attachment",
-        ((TAKEN_BACK, "what_was_attached_is_taken_back what_was_attached_and_is_still_pending"),),
+        ((TAKEN_BACK, "an_attached_picture_is_taken_back an_attached_picture_that_is_still_pending"),),
     ),
     74: Fault(
         "attachments to an owner that is then deleted; keys that the database returns in another form",
@@ -535,7 +535,7 @@ MATRIX: dict[int, Fault] = {
     ),
     82: Fault(
         "a backup restored, a replica promoted",
-        (("tests/faults/database/test_restored_backups.py", "a_backup_is_restored what_is_deferred_is_swept"),),
+        (("tests/faults/database/test_restored_backups.py", "a_backup_is_restored deferred_files_are_swept"),),
     ),
 }
 

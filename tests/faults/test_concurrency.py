@@ -201,7 +201,7 @@ async def test_two_want_one_thumbnail(rig: Rig, statements: list[str]) -> None:
 
 @pytest.mark.parametrize("change", ["replace", "delete"])
 @pytest.mark.parametrize("first", ["thumbnail", "change"])
-async def test_a_thumbnail_of_what_is_replaced_meanwhile(rig: Rig, change: str, first: str) -> None:
+async def test_a_thumbnail_of_a_picture_that_is_replaced_meanwhile(rig: Rig, change: str, first: str) -> None:
     """Whichever commits first, no thumbnail of the old picture is left; its maker may get an error."""
     if first == "thumbnail" and "REPEATABLE" in rig.level:  # type: ignore[attr-defined]
         pytest.skip("what is replaced is read in a snapshot that may be older than the thumbnail")

@@ -173,8 +173,8 @@ async def test_a_new_owner_is_pickled(rig: Rig) -> None:
 # --- rows that stood in the database ---------------------------------------------------------------------------------
 
 
-async def test_merging_what_is_as_it_was(rig: Rig) -> None:
-    """Nothing is inserted, deleted or uploaded."""
+async def test_merging_an_unchanged_row(rig: Rig) -> None:
+    """Merging an unchanged row inserts, deletes and uploads nothing."""
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session:
         user = await get(session)
@@ -186,7 +186,7 @@ async def test_merging_what_is_as_it_was(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("change", ["replaced", "deleted"])
-async def test_merging_what_was_changed_meanwhile(rig: Rig, change: str) -> None:
+async def test_merging_a_row_that_was_changed_meanwhile(rig: Rig, change: str) -> None:
     """A row whose file was deleted is refused, and the current picture stays."""
     await rig.user()
     async with rig.sessions() as session:

@@ -78,7 +78,7 @@ async def test_a_bulk_delete_that_matches_a_stale_object(rig: Rig) -> None:
     await check_after_a_sweep(rig, b"old")
 
 
-async def test_a_bulk_delete_of_what_was_replaced_meanwhile(rig: Rig) -> None:
+async def test_a_bulk_delete_of_a_row_that_was_replaced_meanwhile(rig: Rig) -> None:
     """The deleted row references another file than the object: that file is left for the sweep."""
     await rig.user()
     async with rig.sessions() as session:

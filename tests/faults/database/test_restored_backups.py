@@ -35,7 +35,7 @@ async def test_a_backup_is_restored(servers: Servers, tmp_path: Path, kind: str,
     await rig.database.aclose()
 
 
-async def test_what_is_deferred_is_swept(rig: Rig) -> None:
+async def test_deferred_files_are_swept(rig: Rig) -> None:
     """After two replacements and a rollback, one sweep removes the files that no row references."""
     defer_deletion(rig.sessions)
     await rig.user()

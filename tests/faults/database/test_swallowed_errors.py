@@ -173,7 +173,7 @@ async def test_a_conflict_that_rolls_back_on_sqlite(rig: Rig, change: Change, th
 
 
 @sqlite
-async def test_what_follows_a_conflict_on_sqlite_is_permanent(rig: Rig) -> None:
+async def test_statements_after_a_conflict_on_sqlite_are_permanent(rig: Rig) -> None:
     """After the transaction has ended, each statement commits by itself, and a rollback undoes nothing."""
     await rig.user(1)
     await rig.user(2, b"two")

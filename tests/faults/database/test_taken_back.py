@@ -60,7 +60,7 @@ TAKE_BACK: dict[str, TakeBack] = {
 
 @pytest.mark.filterwarnings("ignore:Object of type <UserPicture> not in session")
 @pytest.mark.parametrize(("how", "size"), [("expire", SIZE), ("refresh", (8, 8)), ("expunge_the_row", SIZE)])
-async def test_what_was_attached_is_taken_back(picture_rig: Rig, how: str, size: tuple[int, int]) -> None:
+async def test_an_attached_picture_is_taken_back(picture_rig: Rig, how: str, size: tuple[int, int]) -> None:
     """SQLAlchemy discards the pending row: the old picture and thumbnail are kept, and nothing is uploaded."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
@@ -80,7 +80,7 @@ async def test_what_was_attached_is_taken_back(picture_rig: Rig, how: str, size:
 @pytest.mark.parametrize(
     ("how", "size"), [("expire_all", SIZE), ("expire_the_attribute", (8, 8)), ("refresh_the_attribute", SIZE)]
 )
-async def test_what_was_attached_and_is_still_pending(picture_rig: Rig, how: str, size: tuple[int, int]) -> None:
+async def test_an_attached_picture_that_is_still_pending(picture_rig: Rig, how: str, size: tuple[int, int]) -> None:
     """SQLAlchemy keeps the pending row: one of the two pictures exists completely."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
