@@ -144,6 +144,7 @@ MATRIX: dict[int, Fault] = {
         "SIGKILL",
         (
             (KILLS, "at_each_step at_random at_each_system_call in_an_upload_of_parts"),
+            (KILLS, "files_in_a_directory files_in_a_bucket"),
             ("tests/faults/kill/test_thumbnails.py", "servers_are_killed"),
         ),
     ),

@@ -6,7 +6,7 @@ from sqlalchemy import ForeignKey, Unicode, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
-from aioimageattach.offload import StoredBinary, stored_binary
+from aioimageattach.offload import StoredBinary, StoredFile, stored_binary, stored_file
 
 
 class Base(DeclarativeBase):
@@ -14,7 +14,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """An owner of one picture, with a unique name and two offloaded columns."""
+    """An owner of one picture, with a unique name, two offloaded columns and an attached file."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -22,6 +22,7 @@ class User(Base):
     picture = image_attachment["UserPicture"]("UserPicture")
     body: Mapped[StoredBinary | None] = stored_binary(compression="gzip")
     small: Mapped[StoredBinary | None] = stored_binary()
+    scan: Mapped[StoredFile | None] = stored_file()
 
 
 class UserPicture(Base, Image):

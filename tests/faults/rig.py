@@ -53,8 +53,9 @@ async def named(
                     contents.add(blob)
             for column in columns_of(mapper).values():
                 for handle in await session.scalars(select(column).where(column.is_not(None))):
-                    if handle.name is not None:  # which a value has not
-                        contents.add(type(handle).encode(await handle.load(store.inner)))  # compares size and SHA-256
+                    if handle.name is not None:  # otherwise the value is in the row
+                        async with await handle.open(store.inner) as file:  # reading compares size and SHA-256
+                            contents.add(await file.read())
                         names.add(handle.name)
     return names, contents
 

@@ -15,6 +15,9 @@ CROP_BOXES = "tests/thumbnails/test_crop_boxes.py"
 DECLARED = "tests/security/test_declared.py"
 DIRECTORY = "tests/stores/fs/test_store.py"
 DRAWINGS = "tests/imaging/test_svg.py"
+FILENAMES = "tests/test_filenames.py"
+FILES = f"{COLUMNS}/test_files.py"
+FILES_IN_STORES = f"{COLUMNS}/test_files_in_stores.py"
 GUARD = "tests/imaging/test_guard.py"
 HEADERS = f"{BUCKET}/test_headers.py"
 ISOLATION = "tests/imaging/test_isolation.py"
@@ -337,6 +340,21 @@ MATRIX: dict[int, Attack] = {
             ),
             (CROP_BOXES, "forged_boxes_are_refused boxes_cannot_fill_the_disk a_busy_server_shows_no_other_part"),
             (THUMBNAIL_SERVER, "one_signature_covers_all_files_of_a_picture a_signature_expires"),
+        ),
+    ),
+    24: Attack(
+        "attached files",
+        "pages and scripts named `photo.png`, `evil.html` or `x.svg`, declared as `image/png`; names with `../../`, "
+        "control characters, quotes, a changed text direction, 300 characters; endless bodies; forged paths",
+        "names are cleaned; no response has a type that browsers run as a page, a script or a style sheet; all files "
+        "except images are downloads; sizes are limited while bytes are read",
+        (
+            (FILENAMES, "hostile_file_names long_file_names_keep_their_extension any_text_becomes_a_file_name"),
+            (FILENAMES, "mime_types served_types_are_inert_in_browsers other_extensions_get_an_inert_one"),
+            (FILENAMES, "other_names_are_not_those_of_attached_files"),
+            (FILES, "too_large the_column_has_a_limit a_damaged_file"),
+            (FILES_IN_STORES, "each_store urls_of_a_bucket urls_of_a_directory pictures_are_displayed"),
+            (FILES_IN_STORES, "a_front_end_server_sends_the_file nginx other_paths"),
         ),
     ),
 }

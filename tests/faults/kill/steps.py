@@ -23,6 +23,7 @@ STEPS = (
     "during put",
     "after put",
     "after INSERT",
+    "after UPDATE",
     "before COMMIT",
     "after COMMIT",
     "before delete",
@@ -31,7 +32,7 @@ STEPS = (
     "after sweeping",
     "before a request",
 )
-"""The steps of a transaction that replaces a picture, in order, and those of a sweep and a bucket."""
+"""The steps of a transaction that replaces a picture or a file, in order, and those of a sweep and a bucket."""
 
 _LINE = struct.Struct("<4I")
 
@@ -106,6 +107,8 @@ class Watch:
         def executed(connection: object, cursor: object, statement: str, *_: object) -> None:
             if statement.startswith("INSERT INTO user_picture"):
                 self.passed("after INSERT")
+            elif statement.startswith("UPDATE") and "scan=" in statement:
+                self.passed("after UPDATE")
 
         @event.listens_for(engine.sync_engine, "commit")
         def committing(connection: object) -> None:

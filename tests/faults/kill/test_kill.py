@@ -27,6 +27,7 @@ STOPS = [
 ]
 CALLS = ["mkdirat", "openat", "write", "fchmod", "fsync", "linkat", "unlinkat"]
 SWEEPS = [("before sweeping", 1), ("after sweeping", 1)]
+FILE_STOPS = [step if step != "after INSERT" else "after UPDATE" for step in STOPS]
 ALONE: dict[str, Any] = {"shared": False}
 
 
@@ -70,6 +71,27 @@ async def test_at_each_step(make_places: MakePlaces, zygote: Zygote, tally: Tall
     specs = [{"stop": stop, "seed": random.randrange(2**32), **ALONE} for stop in stops]
     ended = await run(make_places(len(stops), stopping=True), zygote, tally, specs)
     assert [(end, note.step) for end, note in ended] == [("stopped", step) for step, _ in stops]
+
+
+async def files_at_each_step(places: list[Place], zygote: Zygote, tally: Tally, seed: int) -> None:
+    """Kill one process per step, whose transactions attach, replace, copy and delete files only."""
+    random = Random(seed)
+    stops = [(step, random.randint(1, 2)) for step in FILE_STOPS]
+    specs = [{"stop": stop, "seed": random.randrange(2**32), "only files": True, **ALONE} for stop in stops]
+    ended = await run(places, zygote, tally, specs)
+    assert [(end, note.step) for end, note in ended] == [("stopped", step) for step, _ in stops]
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+async def test_files_in_a_directory(make_directories: MakePlaces, zygote: Zygote, tally: Tally, seed: int) -> None:
+    """Attached files survive a kill at each step as pictures do."""
+    await files_at_each_step(make_directories(len(FILE_STOPS)), zygote, tally, seed)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+async def test_files_in_a_bucket(make_buckets: MakePlaces, zygote: Zygote, tally: Tally, seed: int) -> None:
+    """The same in a bucket, with a database that all processes use."""
+    await files_at_each_step(make_buckets(len(FILE_STOPS)), zygote, tally, seed)
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from aioimageattach import _threads
 from aioimageattach.context import bind_store
 from aioimageattach.exc import ImageAttachError
-from aioimageattach.offload import StoredBinary
+from aioimageattach.offload import StoredBinary, StoredFile
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.s3 import S3Store
@@ -84,6 +84,7 @@ class Program:
         self.photo = Path(spec["photo"]).read_bytes()
         self.store = WatchedStore(store_of(spec["store"], watch), watch)
         self.silent = False
+        self.only_files: bool = spec.get("only files", False)
         self.large = {"during put": 3_000_000, REQUEST: PART + 1_000_000}.get(watch.stop, 0)
 
     def content(self) -> bytes:
@@ -97,6 +98,13 @@ class Program:
         if user is None:
             session.add(user := User(id=number))
             await session.flush()
+        return user
+
+    async def user_with_scan(self, session: AsyncSession) -> User:
+        """Return one of its users, whose file is loaded from the database."""
+        user = await self.user(session)
+        await session.flush()
+        await session.refresh(user, ["scan"])
         return user
 
     async def attach(self, session: AsyncSession) -> None:
@@ -123,6 +131,23 @@ class Program:
         user = await self.user(session)
         user.body = StoredBinary(self.content())
         user.small = self.random.choice([None, StoredBinary(self.content())])
+
+    async def attach_file(self, session: AsyncSession) -> None:
+        """Attach or replace a file, sometimes with another name for the same bytes."""
+        user, blob = await self.user_with_scan(session), self.content()
+        if user.scan is not None and self.random.random() < 0.3:
+            blob = await user.scan.read()
+        user.scan = await StoredFile.from_blob(blob, filename=f"scan {self.random.randint(1, 5)}.pdf")
+
+    async def copy_file(self, session: AsyncSession) -> None:
+        """Give another user a copy of a file."""
+        one, other = await self.user_with_scan(session), await self.user(session)
+        if one is not other and not self.spec["shared"]:
+            other.scan = one.scan
+
+    async def remove_file(self, session: AsyncSession) -> None:
+        """Remove a file."""
+        (await self.user(session)).scan = None
 
     async def take_away(self, session: AsyncSession) -> None:
         """Delete a picture."""
@@ -210,15 +235,16 @@ class Program:
     async def in_savepoint(self, session: AsyncSession) -> None:
         """Run an operation in a savepoint, which is released or rolled back."""
         async with session.begin_nested() as savepoint:
-            await self.attach(session)
-            await session.flush()
-            await self.thumbnail(session)
+            for operation in [self.attach_file, self.remove_file] if self.only_files else [self.attach, self.thumbnail]:
+                await operation(session)
+                await session.flush()
             if self.random.random() < 0.5:
                 await savepoint.rollback()
 
     async def transaction(self, session: AsyncSession) -> None:
         """Run some operations, and usually commit."""
-        work = [
+        files = [self.attach_file, self.copy_file, self.remove_file]
+        pictures = [
             *[self.attach] * 5,
             self.photograph,
             *[self.thumbnail] * 3,
@@ -231,6 +257,10 @@ class Program:
             self.evaluate,
             self.copy_reference,
         ]
+        if self.only_files:
+            work = [*files, self.attach_file, self.delete_user]
+        else:  # a process that is to stop at a step of a picture should soon reach it
+            work = [*pictures, *([] if "stop" in self.spec else files)]
         bind_store(session, self.store)
         mine = await session.get(User, self.spec["line"] + 1000) or User(id=self.spec["line"] + 1000)
         session.add(mine)
