@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-__all__ = ["fetch", "is_public"]
+__all__ = ["fetch"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
 """An IP address of :mod:`ipaddress`."""
@@ -61,7 +61,7 @@ async def fetch(
     max_bytes: int | None,
     timeout: float = TIMEOUT,
     max_redirects: int = MAX_REDIRECTS,
-    is_allowed: Callable[[Address], bool] = is_public,
+    is_allowed: Callable[[Address], bool] | None = None,
 ) -> Spool:
     """Fetch a file from an ``http`` or ``https`` URL.
 
@@ -74,7 +74,8 @@ async def fetch(
         max_bytes: Largest file accepted, in bytes; ``None`` means no limit.
         timeout: Time limit for the whole call, redirects included, in seconds.
         max_redirects: Number of redirects to follow.
-        is_allowed: Function that returns whether connecting to an address is allowed.
+        is_allowed: Function that returns whether connecting to an address that is not public is allowed, such as one
+            of the own network; ``None`` to allow public addresses only.
 
     Returns:
         The content of the response.
@@ -118,7 +119,7 @@ async def fetch(
 
 @asynccontextmanager
 async def _opened(
-    refused: list[Address], is_allowed: Callable[[Address], bool]
+    refused: list[Address], is_allowed: Callable[[Address], bool] | None
 ) -> AsyncGenerator[aiohttp.ClientSession]:
     import aiohttp
 
@@ -126,7 +127,7 @@ async def _opened(
         """Create the socket for a connection, after checking its address."""
         family, kind, protocol, _, where = info
         address = ip_address(where[0].partition("%")[0])
-        if not is_allowed(address):
+        if not is_public(address) and not (is_allowed is not None and is_allowed(address)):
             refused.append(address)
             raise PermissionError(f"{address} is not allowed")
         made = socket.socket(family, kind, protocol)

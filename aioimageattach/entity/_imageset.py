@@ -10,7 +10,7 @@ from sqlalchemy.orm.attributes import set_attribute
 from .._telemetry import ATTACH
 from .._threads import run_pixels
 from ..exc import DeclarationError, InvalidKeyError, UnreadableImageError
-from ..fetch import MAX_REDIRECTS, TIMEOUT, Address, fetch, is_public
+from ..fetch import MAX_REDIRECTS, TIMEOUT, Address, fetch
 from ..file import AsyncFile, Source, Spool
 from ..imaging._limits import ImageLimits
 from ..imaging._metadata import strip_probed
@@ -120,7 +120,7 @@ class BaseImageSet(ThumbnailSet[I]):
         strip_metadata: bool | None = None,
         timeout: float = TIMEOUT,
         max_redirects: int = MAX_REDIRECTS,
-        is_allowed: Callable[[Address], bool] = is_public,
+        is_allowed: Callable[[Address], bool] | None = None,
     ) -> I:
         """Download an image from a URL provided by a user, and attach it; see :meth:`from_file`.
 
@@ -134,8 +134,8 @@ class BaseImageSet(ThumbnailSet[I]):
             strip_metadata: As for :meth:`from_file`.
             timeout: Maximum duration of the whole download, in seconds.
             max_redirects: Maximum number of redirects to follow.
-            is_allowed: Function that returns whether connecting to an address is allowed; called before each
-                connection.
+            is_allowed: Function that returns whether connecting to an address that is not public is allowed; called
+                before each such connection. ``None`` to allow public addresses only.
 
         Raises:
             ForbiddenAddressError: The URL, or a redirect, leads to an address that is not allowed.

@@ -36,7 +36,7 @@ PUBLIC = (
     "aioimageattach.thumbnails",
     "aioimageattach.version",
 )
-MOST_NAMES = 151
+MOST_NAMES = 150
 """Number of different names that these modules export. The aim is 150: raise it only for a feature that needs one."""
 
 
