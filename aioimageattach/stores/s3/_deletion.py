@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
 from ..._tasks import map_concurrently
 from ..._telemetry import log_fields
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError, StorePermissionError
-from ._documents import MAX_DELETES, build_delete
+from ._documents import MAX_DELETES, build_delete, is_writable
 from ._errors import is_unsupported
 from ._http.body import Body
 from ._http.receivers import receive_delete_result, receive_deleted
@@ -57,26 +57,25 @@ class Deleter:
         rest = iter(names)
         while batch := list(islice(rest, MAX_DELETES)):
             single: list[str] = []
-            many: list[str] = []
+            many: dict[str, str] = {}
             for name in dict.fromkeys(batch):
                 try:
-                    build_delete([self._key_of(name)])
+                    key = self._key_of(name)
                 except InvalidKeyError as error:
-                    # A key that XML cannot represent can still be deleted in a separate request.
-                    if error.name is None:
-                        failed[name] = error
-                    else:
-                        single.append(name)
-                else:
-                    (many if self._bulk else single).append(name)
+                    failed[name] = error
+                    continue
+                if self._bulk and is_writable(key):
+                    many[name] = key
+                else:  # a key that XML cannot represent can still be deleted in a separate request
+                    single.append(name)
             if many:
                 single += await self._delete_batch(many, failed)
             failed |= await self._delete_singly(single)
         return failed
 
-    async def _delete_batch(self, names: Sequence[str], failed: dict[str, StoreError]) -> Sequence[str]:
-        """Delete many objects in one request; return the names to be retried in separate requests."""
-        body = Body(build_delete([self._key_of(name) for name in names]))
+    async def _delete_batch(self, keys: Mapping[str, str], failed: dict[str, StoreError]) -> list[str]:
+        """Delete many objects in one request, given their keys; return the names to retry in separate requests."""
+        body = Body(build_delete([*keys.values()]))
         headers = {
             "Content-Length": str(body.size),
             "Content-MD5": base64.b64encode(hashlib.md5(body.view, usedforsecurity=False).digest()).decode(),
@@ -90,8 +89,8 @@ class Deleter:
                 self._bulk = False
                 extra = log_fields("s3.unsupported", error)
                 _log.warning("%s; objects are deleted one by one; set bulk_delete=False", error, extra=extra)
-                return names
-            failed |= dict.fromkeys(names, error)
+                return [*keys]
+            failed |= dict.fromkeys(keys, error)
             return []
         again: list[str] = []
         for failure in result.failures:

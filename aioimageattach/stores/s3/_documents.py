@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from ...exc import InvalidKeyError
 
-__all__ = ["MAX_DELETES", "MAX_PARTS", "Part", "build_complete", "build_delete"]
+__all__ = ["MAX_DELETES", "MAX_PARTS", "Part", "build_complete", "build_delete", "is_writable"]
 
 MAX_DELETES: Final = 1000
 """Largest number of keys that one request can delete."""
@@ -43,6 +43,11 @@ def _document(root: str, content: Iterable[str]) -> bytes:
     return f'{declaration}<{root} xmlns="{_NAMESPACE}">{"".join(content)}</{root}>'.encode()
 
 
+def is_writable(key: str) -> bool:
+    """Return whether XML can represent a key."""
+    return _UNWRITABLE.search(key) is None
+
+
 def build_delete(keys: Sequence[str], *, quiet: bool = True) -> bytes:
     """Return the body of a request that deletes many keys.
 
@@ -57,7 +62,7 @@ def build_delete(keys: Sequence[str], *, quiet: bool = True) -> bytes:
     if not 0 < len(keys) <= MAX_DELETES:
         raise ValueError(f"keys: expected 1 to {MAX_DELETES:,}, got {len(keys):,}")
     for key in keys:
-        if _UNWRITABLE.search(key):
+        if not is_writable(key):
             raise InvalidKeyError(f"key: expected characters that XML can represent, got {key!r:.80}", name=key)
     objects = (f"<Object><Key>{escape(key, _ENTITIES)}</Key></Object>" for key in keys)
     return _document("Delete", ["<Quiet>true</Quiet>" if quiet else "", *objects])

@@ -121,12 +121,15 @@ async def test_keys_that_are_refused(gate: Gate, client: S3Client, key: Any) -> 
     assert gate.log == []
 
 
-async def test_control_characters_can_be_deleted(client: S3Client) -> None:
-    """A key that XML cannot represent is deleted with a separate request."""
+async def test_control_characters_can_be_deleted(gate: Gate, client: S3Client) -> None:
+    """A key that XML cannot represent is deleted with a separate request, and only an invalid one is refused."""
     names = ["a\x01b", "a\r\nb", "plain"]
     for name in names:
         await client.create(name, b"x")
-    assert await client.delete_many(names) == {}
+    with gate.noting() as requests:
+        failed = await client.delete_many([*names, "..", "plain"])
+    assert [(name, type(error)) for name, error in failed.items()] == [("..", InvalidKeyError)]
+    assert sorted(request.asked.method for request in requests) == ["DELETE", "POST"]
     assert await listed(client) == []
 
 
