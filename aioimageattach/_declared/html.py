@@ -1,4 +1,4 @@
-"""HTML elements for pictures. Does no I/O."""
+"""HTML elements for images. Does no I/O."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ class Links:
 
 
 def background(colour: str | None, thumbhash: str | None, mimetype: str) -> str | None:
-    """Return the background colour to show until a picture is loaded; ``None`` if the picture may be transparent.
+    """Return the background colour to show until an image is loaded; ``None`` if the image may be transparent.
 
     Args:
-        colour: Dominant colour of the picture.
-        thumbhash: ThumbHash of the picture in Base64. One of its bits is set if the picture has an alpha channel.
+        colour: Dominant colour of the image.
+        thumbhash: ThumbHash of the image in Base64. One of its bits is set if the image has an alpha channel.
         mimetype: MIME type of the original.
     """
     if colour is None or not _COLOUR.fullmatch(colour):
@@ -143,7 +143,7 @@ def img_element(
 
 
 def fallback_element(url: str, alt: str, attributes: Mapping[str, Any]) -> Html:
-    """Return the ``<img>`` element of the placeholder for a missing picture."""
+    """Return the ``<img>`` element of the placeholder for a missing image."""
     own = {"src": f' src="{escape(url)}"', "alt": f' alt="{escape(alt)}"', **_DEFAULTS}
     return _img(own, _by_attribute_name(attributes))
 

@@ -58,7 +58,7 @@ class Objection:
 
     Args:
         object_type: The object type of the files; empty if it concerns the database.
-        reason: What is wrong.
+        reason: The problem.
         can_be_forced: ``True`` if ``force=True`` continues nevertheless.
     """
 

@@ -41,7 +41,7 @@ class DeclaredThumbnails:
 
         Returns:
             The files, with the preferred format first and each format ordered by width. The fallback file comes last,
-            unless it is one of the others. Empty if no picture is attached.
+            unless it is one of the others. Empty if no image is attached.
 
         Raises:
             DeclarationError: The class declares no such thumbnail.
@@ -61,7 +61,7 @@ class DeclaredThumbnails:
             store: As for :meth:`candidates`.
 
         Returns:
-            The URL; ``None`` if no picture is attached.
+            The URL; ``None`` if no image is attached.
 
         Raises:
             Error: Any error of :meth:`candidates`.
@@ -72,7 +72,7 @@ class DeclaredThumbnails:
         return links.url if base_url is None else urljoin(base_url, links.url)
 
     def srcset(self, name: str, *, mimetype: str | None = None, store: Store | None = None) -> str:
-        """Return the value of the HTML attribute ``srcset``, unescaped; empty if no picture is attached.
+        """Return the value of the HTML attribute ``srcset``, unescaped; empty if no image is attached.
 
         Args:
             name: The name of the thumbnail in ``__thumbnails__``.
@@ -90,7 +90,7 @@ class DeclaredThumbnails:
         return links.srcset(chosen)
 
     def thumbnail_size(self, name: str, *, store: Store | None = None) -> tuple[int, int] | None:
-        """Return the width and height, in pixels, of the file of :meth:`url`; ``None`` if no picture is attached.
+        """Return the width and height, in pixels, of the file of :meth:`url`; ``None`` if no image is attached.
 
         Args:
             name: The name of the thumbnail in ``__thumbnails__``.
@@ -112,15 +112,15 @@ class DeclaredThumbnails:
         Args:
             name: The name of the thumbnail in ``__thumbnails__``.
             store: As for :meth:`candidates`.
-            placeholder: ``False`` to omit the dominant colour, which is the background until the picture is loaded if
+            placeholder: ``False`` to omit the dominant colour, which is the background until the image is loaded if
                 the class has the mixin :class:`~aioimageattach.entity.Placeholder`. It is written as a ``style``
                 attribute, which a Content-Security-Policy must allow with ``style-src-attr 'unsafe-inline'``.
             attributes: Attributes of the element: ``sizes`` and ``alt``, which override the declared values, and any
                 others. Write ``class_`` for ``class`` and ``data_id`` for ``data-id``. With ``fetchpriority="high"``
-                the picture is not loaded lazily.
+                the image is not loaded lazily.
 
         Returns:
-            The element. If no picture is attached, an element with the class's ``__fallback_picture__``, or an empty
+            The element. If no image is attached, an element with the class's ``__fallback_picture__``, or an empty
             string.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The HTML of pictures."""
+"""The HTML of images."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_attributes_are_passed_through() -> None:
 
 
 def test_what_is_urgent_is_not_loaded_lazily() -> None:
-    """With ``fetchpriority="high"`` the picture is not loaded lazily."""
+    """With ``fetchpriority="high"`` the image is not loaded lazily."""
     found = img(fetchpriority="high")
     assert found["fetchpriority"] == "high"
     assert "loading" not in found
@@ -121,7 +121,7 @@ def test_a_picture_offers_each_format() -> None:
 
 
 def test_a_picture_for_none() -> None:
-    """The fallback picture has the attributes of the call."""
+    """The fallback image has the attributes of the call."""
     assert Elements(fallback_element("/none.svg", "Nobody", {"class_": "card"})).found == [
         ("img", {"src": "/none.svg", "alt": "Nobody", "loading": "lazy", "decoding": "async", "class": "card"})
     ]
@@ -156,5 +156,5 @@ def thumbhash(header: int) -> str:
 def test_only_opaque_pictures_have_a_background(
     colour: str | None, hash_: str | None, mimetype: str, expected: str | None
 ) -> None:
-    """The background of a transparent picture would be visible after it is loaded."""
+    """The background of a transparent image would be visible after it is loaded."""
     assert background(colour, hash_, mimetype) == expected

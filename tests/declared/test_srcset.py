@@ -129,7 +129,7 @@ def test_the_fallback_alone_is_not_offered_as_a_format() -> None:
     ],
 )
 def test_animations_have_animated_formats_only(formats: list[str], fallback: str | None, expected: list[str]) -> None:
-    """Browsers are not offered still pictures of an animation; other originals have all formats."""
+    """Browsers are not offered still images of an animation; other originals have all formats."""
     what = Srcset([320, 640], formats=formats, fallback=fallback, animated=True)
     assert tails(what, mimetype="image/gif") == expected
     assert "320x240.avif" in tails(Srcset([320], formats=["avif"], animated=True))
@@ -237,7 +237,7 @@ def test_only_what_is_cropped_has_a_focal_point() -> None:
     ],
 )
 def test_mistakes_are_refused(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
-    """Each mistake is refused with the expected value."""
+    """Each mistake is rejected with the expected value."""
     with pytest.raises(error, match=message):
         Srcset(**arguments)
 

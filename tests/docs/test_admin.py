@@ -63,7 +63,7 @@ def originals(folder: Path) -> set[str]:
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*SpooledTemporaryFile:pytest.PytestUnraisableExceptionWarning")
 async def test_staff_at_work(address: tuple[str, Path], tmp_path: Path) -> None:
-    """In both panels, a picture is uploaded with a form, shown in the list, replaced and deleted."""
+    """In both panels, an image is uploaded with a form, shown in the list, replaced and deleted."""
     url, media = address
     files = {name: tmp_path / f"{name}.jpg" for name in ("chelsea", "coffee")}
     for name, path in files.items():

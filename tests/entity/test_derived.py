@@ -157,7 +157,7 @@ async def test_thumbnails_are_stored_with_their_original(
 
 
 async def test_thumbnails_of_a_stored_picture(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Thumbnails of a stored picture are made immediately, the mark follows with the commit, existing files remain."""
+    """Thumbnails of a stored image are made immediately, the mark follows with the commit, existing files remain."""
     product = await attached(sessions, ahead=False)
     name = declared(product.cover.require_original(), store)[0]
     await store.put_object(name, b"there already")
@@ -179,7 +179,7 @@ async def test_thumbnails_of_a_stored_picture(sessions: async_sessionmaker[Async
 async def test_marks_count_in_a_directory_that_the_first_file_creates(
     sessions: async_sessionmaker[AsyncSession], tmp_path: Path, when: str
 ) -> None:
-    """The first picture has the marks of all others, although nothing identified the directory before."""
+    """The first image has the marks of all others, although nothing identified the directory before."""
     originals = FileSystemStore(tmp_path / "originals", "/originals/", fsync=False)
     store = SplitStore(originals, FileSystemStore(tmp_path / "public", "/public/", fsync=False))
     set_default_store(store, thumbnails=Links(store))
@@ -193,7 +193,7 @@ async def test_marks_count_in_a_directory_that_the_first_file_creates(
 
 
 async def test_an_adopted_picture(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """The file of an adopted picture exists, so its thumbnails are made immediately."""
+    """The file of an adopted image exists, so its thumbnails are made immediately."""
     product = await attached(sessions)
     name = store.name_of(product.cover.require_original().key)
     for derived in await names(store, "cover.t/"):
@@ -234,13 +234,13 @@ async def test_a_class_without_the_mixin(sessions: async_sessionmaker[AsyncSessi
 
 
 async def test_what_cannot_be_made_ahead(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Thumbnails need a picture, a declaration, a suitable row and a store with names."""
+    """Thumbnails need an image, a declaration, a suitable row and a store with names."""
 
     class Other(DeclarativeBase):
         """A separate registry."""
 
     class Owner(Other):
-        """An owner of a picture."""
+        """An owner of an image."""
 
         __tablename__ = "owner"
         id: Mapped[int] = mapped_column(primary_key=True)
@@ -270,7 +270,7 @@ async def test_what_cannot_be_made_ahead(sessions: async_sessionmaker[AsyncSessi
 
 
 async def test_a_picture_that_is_gone_meanwhile(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """If the picture is deleted meanwhile, none of its thumbnails remain."""
+    """If the image is deleted meanwhile, none of its thumbnails remain."""
     product = await attached(sessions, ahead=False)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -288,7 +288,7 @@ async def test_a_picture_that_is_gone_meanwhile(sessions: async_sessionmaker[Asy
 
 
 async def test_a_store_that_fails_ahead(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """If the store fails, the flush of a new picture fails and can be retried; for a stored picture, the call fails."""
+    """If the store fails, the flush of a new image fails and can be retried; for a stored image, the call fails."""
     store = Failing()
     with store_context(store, thumbnails=Links(store)):
         async with sessions() as session:
@@ -397,7 +397,7 @@ async def test_stores_in_which_no_mark_counts(sessions: async_sessionmaker[Async
 async def test_rows_of_the_predecessor_are_not_marked(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """Without a revision, the mark could be written to the rows of other pictures."""
+    """Without a revision, the mark could be written to the rows of other images."""
     products = [await attached(sessions, ahead=False) for _ in range(2)]
     for product in products:
         original = product.cover.require_original()
@@ -430,7 +430,7 @@ async def test_a_mark_goes_with_its_transaction(sessions: async_sessionmaker[Asy
 async def test_somebody_else_has_replaced_the_picture(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """The mark is not written for another picture, and the commit does not fail."""
+    """The mark is not written for another image, and the commit does not fail."""
     product = await attached(sessions, ahead=False)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -461,7 +461,7 @@ async def test_thumbnails_go_with_their_original(sessions: async_sessionmaker[As
 async def test_thumbnails_go_with_a_replaced_original(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore, loaded: bool
 ) -> None:
-    """They are deleted even if the replaced picture was not loaded."""
+    """They are deleted even if the replaced image was not loaded."""
     product = await attached(sessions)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -482,7 +482,7 @@ async def test_thumbnails_go_with_a_replaced_original(
 async def test_a_picture_of_the_same_size_inherits_nothing(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore, loaded: bool
 ) -> None:
-    """Marks, focal point, colour and preview belong to one picture, also if SQLAlchemy updates its row for another."""
+    """Marks, focal point, colour and preview belong to one image, also if SQLAlchemy updates its row for another."""
     product = await attached(sessions)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -504,7 +504,7 @@ async def test_a_picture_of_the_same_size_inherits_nothing(
 
 
 async def test_a_rollback_leaves_nothing(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """After a rollback of the transaction or a savepoint, the previous picture still has its thumbnails."""
+    """After a rollback of the transaction or a savepoint, the previous image still has its thumbnails."""
     product_id = (await attached(sessions)).id
     before = await names(store)
     async with sessions() as session:
@@ -530,7 +530,7 @@ async def test_a_rollback_leaves_nothing(sessions: async_sessionmaker[AsyncSessi
 async def test_a_picture_that_is_replaced_before_its_flush(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """The thumbnails of a picture that is replaced before its flush are never stored."""
+    """The thumbnails of an image that is replaced before its flush are never stored."""
     async with sessions() as session:
         session.add(product := Product())
         await product.cover.from_blob(photo("chelsea"))
@@ -583,7 +583,7 @@ async def test_rows_of_thumbnails_have_none(sessions: async_sessionmaker[AsyncSe
 
 
 async def test_many_sessions_at_once(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Each picture has its own thumbnails, and no other file remains."""
+    """Each image has its own thumbnails, and no other file remains."""
     products = await asyncio.gather(*(attached(sessions) for _ in range(5)))
     expected = sorted(name for product in products for name in declared(product.cover.require_original(), store))
     assert await names(store, "cover.t/") == expected

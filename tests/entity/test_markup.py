@@ -88,7 +88,7 @@ class Links:
         self.pictures: list[str] = []
 
     def query_of(self, picture: str) -> str:
-        """Record the preparation of a picture."""
+        """Record the preparation of an image."""
         self.pictures.append(picture)
         return self.query
 
@@ -205,14 +205,14 @@ async def test_the_fallback_may_be_one_of_the_formats(
 async def test_a_picture_without_a_description(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A description that is ``None`` in the database marks the picture as decorative, as an empty one does."""
+    """A description that is ``None`` in the database marks the image as decorative, as an empty one does."""
     cover = (await attached(sessions)).cover
     monkeypatch.setattr(Cover, "alt", None)
     assert 'alt=""' in cover.img("icon")
 
 
 async def test_pictures_of_a_set(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Each image set of a gallery renders its own picture."""
+    """Each image set of a gallery renders its own image."""
     product = await attached(sessions)
     found = [one.picture("card") for one in product.photos]
     assert len({*found}) == 2
@@ -220,7 +220,7 @@ async def test_pictures_of_a_set(sessions: async_sessionmaker[AsyncSession], sto
 
 
 async def test_nothing_is_attached(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Without a picture, nothing is rendered, or the fallback picture of the class."""
+    """Without an image, nothing is rendered, or the fallback image of the class."""
     product = Product()
     photos = product.photos.get_image_set(order_index=0)
     assert photos.candidates("card") == ()
@@ -233,7 +233,7 @@ async def test_nothing_is_attached(sessions: async_sessionmaker[AsyncSession], s
 
 
 async def test_no_file_can_be_made(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """If the limits of the class allow no file, the set renders as if no picture were attached."""
+    """If the limits of the class allow no file, the set renders as if no image were attached."""
     product = await attached(sessions)
     original = product.cover.require_original()
     original.__dict__["height"] = 3_000_000
@@ -243,7 +243,7 @@ async def test_no_file_can_be_made(sessions: async_sessionmaker[AsyncSession], s
 
 
 async def test_mistakes_are_named(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """An unknown name lists the known ones, and several widths need ``sizes``, even if no picture is attached."""
+    """An unknown name lists the known ones, and several widths need ``sizes``, even if no image is attached."""
     product = await attached(sessions)
     for one in (product.cover, product.cover.require_original(), Product().cover):
         with pytest.raises(
@@ -313,7 +313,7 @@ async def test_the_server_of_the_store_is_found(sessions: async_sessionmaker[Asy
 
 
 async def test_one_signature_for_each_picture(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """All files of a picture have the same signed query."""
+    """All files of an image have the same signed query."""
     store = MemoryStore()
     with store_context(store, thumbnails=(links := Links(store, query="?signature=x&y"))):
         cover = (await attached(sessions)).cover
@@ -324,7 +324,7 @@ async def test_one_signature_for_each_picture(sessions: async_sessionmaker[Async
 
 
 async def test_stores_without_names_are_refused(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """A store without names is refused with advice to use thumbnails with rows."""
+    """A store without names is rejected with advice to use thumbnails with rows."""
     with store_context(RoutingStore.plain({}, default=MemoryStore())):
         product = Product(id=1)
         await product.cover.from_blob(photo("chelsea"))
@@ -333,7 +333,7 @@ async def test_stores_without_names_are_refused(sessions: async_sessionmaker[Asy
 
 
 async def test_pictures_above_an_overlay(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """The thumbnails of a picture in the upper store are also in the upper store."""
+    """The thumbnails of an image in the upper store are also in the upper store."""
     store = OverlayStore(MemoryStore(), MemoryStore("below:/"))
     with store_context(store, thumbnails=Links(store)):
         cover = (await attached(sessions)).cover
@@ -343,7 +343,7 @@ async def test_pictures_above_an_overlay(sessions: async_sessionmaker[AsyncSessi
 async def test_a_transparent_picture_has_no_background(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """A transparent picture has no background colour; an opaque one of the same type has."""
+    """A transparent image has no background colour; an opaque one of the same type has."""
     transparent = opened("coffee", (60, 40)).convert("RGBA")
     transparent.putalpha(100)
     for picture, expected in ((transparent, False), (opened("coffee", (60, 40)), True)):

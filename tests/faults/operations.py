@@ -1,4 +1,4 @@
-"""Operations of applications with pictures and values, each in a transaction that can be repeated."""
+"""Operations of applications with images and values, each in a transaction that can be repeated."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ async def somebody(session: AsyncSession) -> User:
 
 
 async def replace(session: AsyncSession, content: bytes) -> None:
-    """Replace a picture and its thumbnail."""
+    """Replace an image and its thumbnail."""
     user = await somebody(session)
     await user.picture.from_raw_file(content, None, SIZE, PNG)
     await user.picture.from_raw_file(b"small " + content, None, (3, 2), PNG, original=False)
 
 
 async def take_away(session: AsyncSession, content: bytes) -> None:
-    """Delete a picture, or attach one if there is none."""
+    """Delete an image, or attach one if there is none."""
     user = await somebody(session)
     await user.picture.load()
     if user.picture:
@@ -43,7 +43,7 @@ async def take_away(session: AsyncSession, content: bytes) -> None:
 
 
 async def delete_owner(session: AsyncSession, content: bytes) -> None:
-    """Delete a user with all pictures, and insert another user."""
+    """Delete a user with all images, and insert another user."""
     old = await session.get(User, 1)
     if old is not None:
         await session.delete(old)

@@ -146,7 +146,7 @@ class Program:
         self.session.expunge_all()
 
     async def merge_a_new_user(self) -> None:
-        """Merge a new user with a picture, which copies the bytes into the session."""
+        """Merge a new user with an image, which copies the bytes into the session."""
         number, content = self.random.randint(4, 5), self.content()
         if number not in self.view:
             user = User(id=number)

@@ -100,7 +100,7 @@ async def everywhere(
     [("task", 1, "commit"), ("task", 2, "begin"), ("scope", 1, "dependency"), ("scope", 2, "commit")],
 )
 async def test_replacing_a_picture(rig: Rig, way: str, times: int, style: str, tally: Tally) -> None:
-    """After attaching, flushing and committing, the old or the new picture exists completely."""
+    """After attaching, flushing and committing, the old or the new image exists completely."""
     await rig.user(thumbnail=b"small")
 
     async def replace(content: bytes) -> None:

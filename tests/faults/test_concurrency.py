@@ -1,4 +1,4 @@
-"""Two concurrent transactions change the same picture: one complete set is left, in any order."""
+"""Two concurrent transactions change the same image: one complete set is left, in any order."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def together(rig: Rig, *works: Work, before: str) -> list[BaseException | 
 
 
 def replacing(content: bytes, size: tuple[int, int]) -> Work:
-    """Attach a picture."""
+    """Attach an image."""
 
     async def work(session: AsyncSession, meet: Callable[[], Awaitable[object]]) -> None:
         user = await get(session)
@@ -79,7 +79,7 @@ def replacing(content: bytes, size: tuple[int, int]) -> Work:
 
 
 async def deleting(session: AsyncSession, meet: Callable[[], Awaitable[object]]) -> None:
-    """Delete the picture."""
+    """Delete the image."""
     await (await get(session)).picture.delete()
     await meet()
 
@@ -94,7 +94,7 @@ def may_refuse(rig: Rig, errors: list[BaseException | None]) -> None:
 @pytest.mark.parametrize("before", ["flush", "commit"])
 @pytest.mark.parametrize("sizes", [((30, 20), (30, 20)), ((8, 8), (9, 9))], ids=["same size", "other sizes"])
 async def test_two_replace(rig: Rig, sizes: tuple[tuple[int, int], tuple[int, int]], before: str) -> None:
-    """The last replacement is kept, and the picture stored in between is deleted."""
+    """The last replacement is kept, and the image stored in between is deleted."""
     await rig.user(thumbnail=b"small")
     errors = await together(rig, replacing(b"A", sizes[0]), replacing(b"B", sizes[1]), before=before)
     may_refuse(rig, errors)
@@ -115,7 +115,7 @@ async def test_two_attach_the_first(rig: Rig, sizes: tuple[tuple[int, int], tupl
 
 @pytest.mark.parametrize("before", ["flush", "commit"])
 async def test_one_replaces_and_one_deletes(rig: Rig, before: str) -> None:
-    """In any order, the new picture is left, or none."""
+    """In any order, the new image is left, or none."""
     await rig.user(thumbnail=b"small")
     may_refuse(rig, await together(rig, replacing(b"A", (9, 9)), deleting, before=before))
     assert await check(rig.database, rig.store) in ({b"A", b"A small"}, set())
@@ -202,7 +202,7 @@ async def test_two_want_one_thumbnail(rig: Rig, statements: list[str]) -> None:
 @pytest.mark.parametrize("change", ["replace", "delete"])
 @pytest.mark.parametrize("first", ["thumbnail", "change"])
 async def test_a_thumbnail_of_a_picture_that_is_replaced_meanwhile(rig: Rig, change: str, first: str) -> None:
-    """Whichever commits first, no thumbnail of the old picture is left; its maker may get an error."""
+    """Whichever commits first, no thumbnail of the old image is left; its maker may get an error."""
     if first == "thumbnail" and "REPEATABLE" in rig.level:  # type: ignore[attr-defined]
         pytest.skip("what is replaced is read in a snapshot that may be older than the thumbnail")
     await photographed(rig)

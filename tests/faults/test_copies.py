@@ -74,7 +74,7 @@ async def test_detached(rig: Rig) -> None:
 
 
 async def new_user(rig: Rig, number: int = 1) -> User:
-    """Return a user without a session, with a picture in memory only."""
+    """Return a user without a session, with an image in memory only."""
     user = User(id=number)
     await rig.attach(user.picture, b"new")
     return user
@@ -187,7 +187,7 @@ async def test_merging_an_unchanged_row(rig: Rig) -> None:
 
 @pytest.mark.parametrize("change", ["replaced", "deleted"])
 async def test_merging_a_row_that_was_changed_meanwhile(rig: Rig, change: str) -> None:
-    """A row whose file was deleted is refused, and the current picture stays."""
+    """A row whose file was deleted is refused, and the current image stays."""
     await rig.user()
     async with rig.sessions() as session:
         stale = await get(session)
@@ -252,7 +252,7 @@ async def test_replaced_and_deleted_with_its_owner(rig: Rig) -> None:
 
 
 async def test_replaced_while_it_is_pending(rig: Rig) -> None:
-    """A picture that is loaded again while pending can still be removed."""
+    """An image that is loaded again while pending can still be removed."""
     await rig.user()
     async with rig.sessions() as session, session.begin():
         user = await get(session)
@@ -281,7 +281,7 @@ async def test_two_sessions_want_one_owner(rig: Rig) -> None:
 
 
 async def test_each_picture_goes_to_its_own_store(rig: Rig) -> None:
-    """A picture goes to the store it was attached with, whatever is current at the flush, and is deleted there."""
+    """An image goes to the store it was attached with, whatever is current at the flush, and is deleted there."""
     second = FaultyStore()
     async with rig.sessions() as session:
         bind_store(session, rig.store)
@@ -298,7 +298,7 @@ async def test_each_picture_goes_to_its_own_store(rig: Rig) -> None:
 
 
 async def test_the_retried_request(rig: Rig) -> None:
-    """Two requests with the same bytes leave one picture and one file."""
+    """Two requests with the same bytes leave one image and one file."""
     for _ in range(2):
         async with rig.sessions() as session, session.begin():
             user = await session.get(User, 1) or User(id=1)
@@ -316,7 +316,7 @@ class Related(DeclarativeBase):
 
 
 class Animal(Related):
-    """A parent class with a picture."""
+    """A parent class with an image."""
 
     __tablename__ = "animal"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -340,7 +340,7 @@ class Dog(Animal):
 
 
 class AnimalPicture(Related, Image):
-    """The picture of any animal."""
+    """The image of any animal."""
 
     __tablename__ = "animal_picture"
     animal_id: Mapped[int] = mapped_column(ForeignKey(Animal.id), primary_key=True)

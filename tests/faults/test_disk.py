@@ -55,7 +55,7 @@ def rig(sqlite_rig: Rig, tmp_path: Path) -> Rig:
 
 
 async def replace(rig: Rig, content: bytes) -> None:
-    """Replace the picture of a user."""
+    """Replace the image of a user."""
     async with rig.sessions() as session, session.begin():
         await rig.attach((await get(session)).picture, content)
 
@@ -68,7 +68,7 @@ def leftovers(rig: Rig) -> int:
 
 @pytest.mark.parametrize("option", ["size=256k", "nr_inodes=12"])
 async def test_a_full_disk(rig: Rig, tmp_path: Path, option: str) -> None:
-    """The second picture raises StoreError and leaves nothing; the first is intact, and deleting it frees space."""
+    """The second image raises StoreError and leaves nothing; the first is intact, and deleting it frees space."""
     old, new = bytes(150_000), b"1" + bytes(150_000)
     with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", option, "tmpfs"):
         await rig.user(1, old)

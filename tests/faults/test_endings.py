@@ -26,7 +26,7 @@ JoinMode = Literal["conditional_savepoint", "rollback_only", "control_fully", "c
 
 
 async def test_committed_means_stored(any_driver_rig: Rig, style: Style) -> None:
-    """A picture attached inside a store context and committed outside is stored when the commit returns."""
+    """An image attached inside a store context and committed outside is stored when the commit returns."""
     rig = any_driver_rig
     async with style(rig.sessions) as session:
         session.add(user := User(id=1))
@@ -64,7 +64,7 @@ async def upload(fate: str, request: Request, session: AsyncSession = Depends(se
 
 
 async def test_a_web_frameworks_dependency(rig: Rig) -> None:
-    """With FastAPI, the picture is stored when the handler responds, and deleted if it raises."""
+    """With FastAPI, the image is stored when the handler responds, and deleted if it raises."""
     app = FastAPI()
     app.state.rig = rig
     app.post("/{fate}")(upload)

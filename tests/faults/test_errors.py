@@ -107,7 +107,7 @@ class Country(Deferring):
 
 
 class Portrait(Deferring, Image):
-    """The picture of a citizen."""
+    """The image of a citizen."""
 
     __tablename__ = "portrait"
     citizen_id: Mapped[int] = mapped_column(ForeignKey("citizen.id"), primary_key=True)
@@ -195,7 +195,7 @@ KILL = {
 
 
 async def test_the_backend_is_killed_before_commit(any_driver_rig: Rig, style: Style) -> None:
-    """The database's error is raised, no row remains, and the old picture is intact."""
+    """The database's error is raised, no row remains, and the old image is intact."""
     rig = any_driver_rig
     if rig.database.name == "sqlite":
         pytest.skip("SQLite has no backend")

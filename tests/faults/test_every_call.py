@@ -42,7 +42,7 @@ class Failures:
         self.before: set[bytes] = set()
 
     async def prepare(self) -> None:
-        """Commit pictures that could be lost; run the operation once without a failure."""
+        """Commit images that could be lost; run the operation once without a failure."""
         await self.attempt()
         self.before = await check(self.rig.database, self.rig.store)
 

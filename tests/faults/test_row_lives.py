@@ -52,7 +52,7 @@ async def test_replaced_again_and_again(rig: Rig) -> None:
 
 
 async def test_replaced_before_it_was_ever_flushed(rig: Rig) -> None:
-    """A picture that is replaced before its flush is never uploaded."""
+    """An image that is replaced before its flush is never uploaded."""
     async with rig.sessions() as session:
         user = User(id=1)
         session.add(user)
@@ -75,7 +75,7 @@ async def test_a_changed_primary_key_changes_no_file(rig: Rig) -> None:
 
 
 async def test_attached_inside_the_context_and_committed_outside(rig: Rig) -> None:
-    """The store that a picture was attached with is remembered."""
+    """The store that an image was attached with is remembered."""
     async with rig.sessions() as session:
         user = User(id=1)
         session.add(user)

@@ -47,7 +47,7 @@ async def test_committed(rig: Rig, style: Style) -> None:
 
 
 async def prepare(rig: Rig) -> str:
-    """Replace a picture in a prepared transaction, and return its name in the database."""
+    """Replace an image in a prepared transaction, and return its name in the database."""
     async with AsyncSession(rig.engine, twophase=True) as session:
         await rig.attach((await get(session)).picture, b"new")
         connection = await session.connection()

@@ -1,4 +1,4 @@
-"""A database and a store with either pictures or offloaded values, for tests in which the database decides."""
+"""A database and a store with either images or offloaded values, for tests in which the database decides."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def bound_rig(servers: Servers, folder: Path, driver: str, kind: type[Rig]
 
 @pytest.fixture(params=RIGS)
 async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Rig]:
-    """Pictures and values, with each database."""
+    """Images and values, with each database."""
     driver, _, kind = request.param.partition(" ")
     rig = await bound_rig(servers, tmp_path, driver, KINDS[kind])
     yield rig
@@ -41,7 +41,7 @@ async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) 
 
 @pytest.fixture(params=EACH_DRIVER)
 async def picture_rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Rig]:
-    """Pictures, with each of four drivers."""
+    """Images, with each of four drivers."""
     rig = await bound_rig(servers, tmp_path, request.param)
     yield rig
     await rig.database.aclose()

@@ -54,7 +54,7 @@ class Team(Base):
 
 
 class User(Base):
-    """An owner of a picture and two texts of one kind."""
+    """An owner of an image and two texts of one kind."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -67,7 +67,7 @@ class User(Base):
 
 
 class Picture(Base, Image):
-    """A picture, loaded with its owner."""
+    """An image, loaded with its owner."""
 
     __tablename__ = "picture"
     user_id: Mapped[int] = mapped_column(ForeignKey(User.id, ondelete="CASCADE", onupdate="CASCADE"), primary_key=True)
@@ -294,7 +294,7 @@ class Program:
         self._touch(("post", number, place))
         return post.photos.get_image_set(place=place)
 
-    # --- pictures and values -----------------------------------------------------------------------------------------
+    # --- images and values -------------------------------------------------------------------------------------------
 
     async def attach(self, session: AsyncSession) -> None:
         user = await self._user(session)
@@ -377,7 +377,7 @@ class Program:
             self.moved[self.which][str(row.revision)] = ("post", number, place + 3)
 
     async def move(self, session: AsyncSession) -> None:
-        """Move a picture to another user, and perhaps attach one to the old user."""
+        """Move an image to another user, and perhaps attach one to the old user."""
         one, other = self.random.sample([1, 2, 3], 2)
         self._touch(("user", one, 0), ("user", other, 0))
         user = await session.get_one(User, one)
@@ -444,7 +444,7 @@ class Program:
             await session.merge(user, load=self.random.random() < 0.8)
 
     async def prepare(self, session: AsyncSession) -> None:
-        """Attach a picture to an owner without a session."""
+        """Attach an image to an owner without a session."""
         user = User(id=self.random.randint(1, 6))
         await user.picture.from_raw_file(self._content(), self.store, SIZES[0], PNG)
         user.body = self._text()

@@ -268,7 +268,7 @@ async def test_a_column_that_only_the_identifier_is_computed_from(database: Data
 
 
 async def test_columns_that_the_name_is_computed_from_stay_readable(database: Database) -> None:
-    """Such pictures can be replaced and deleted like any other."""
+    """Such images can be replaced and deleted like any other."""
     store = FaultyStore()
     sessions = await member(database, store)
     async with sessions() as session, session.begin():

@@ -225,6 +225,6 @@ async def test_a_trigger_that_keeps_deleted_rows_elsewhere(picture_rig: Rig) -> 
 
 
 async def archive(connection: AsyncConnection) -> None:
-    """Make a table that the library does not know, with a row for the user's picture."""
+    """Make a table that the library does not know, with a row for the user's image."""
     await connection.exec_driver_sql("CREATE TABLE archive (revision VARCHAR(64))")
     await connection.exec_driver_sql("INSERT INTO archive SELECT revision FROM user_picture")

@@ -42,7 +42,7 @@ async def photographed(sessions: async_sessionmaker[AsyncSession]) -> None:
 
 
 def name_of(user: User, store: KeyedStore) -> str:
-    """Return the name of the file of a user's picture."""
+    """Return the name of the file of a user's image."""
     return store.name_of(user.picture.require_original().key)
 
 
@@ -253,7 +253,7 @@ class Base(DeclarativeBase):
 
 
 class Product(Base):
-    """An owner of a picture, former pictures and a text."""
+    """An owner of an image, former images and a text."""
 
     __tablename__ = "product"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -263,19 +263,19 @@ class Product(Base):
 
 
 class ProductPicture(Base, Image):
-    """The current picture."""
+    """The current image."""
 
     __tablename__ = "product_picture"
     product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
 
     @property
     def object_type(self) -> str:
-        """The same object type as former pictures."""
+        """The same object type as former images."""
         return "products"
 
 
 class Former(Base):
-    """A former picture and text of a product."""
+    """A former image and text of a product."""
 
     __tablename__ = "former"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -284,14 +284,14 @@ class Former(Base):
 
 
 class FormerPicture(Base, Image):
-    """A former picture."""
+    """A former image."""
 
     __tablename__ = "former_picture"
     former_id: Mapped[int] = mapped_column(ForeignKey(Former.id), primary_key=True)
 
     @property
     def object_type(self) -> str:
-        """The same object type as current pictures."""
+        """The same object type as current images."""
         return "products"
 
 

@@ -123,7 +123,7 @@ async def test_an_image_without_an_owner_is_deleted_twice(sessions: Sessions, st
 
 
 async def test_images_of_two_classes_in_one_table(database: Database, sessions: Sessions, store: FaultyStore) -> None:
-    """Replacing one picture does not affect the other."""
+    """Replacing one image does not affect the other."""
     async with sessions() as session, session.begin():
         session.add(shop := Shop(id=1))
         await shop.sign.from_raw_file(b"sign", None, (3, 2), PNG)

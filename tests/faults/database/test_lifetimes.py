@@ -112,7 +112,7 @@ def test_imported_by_a_hook_in_a_flush() -> None:
 
 
 def test_used_in_the_session_that_was_open() -> None:
-    """A session whose transaction was open during the import can attach pictures."""
+    """A session whose transaction was open during the import can attach images."""
     program = """
         import asyncio
         from sqlalchemy import ForeignKey, text
@@ -151,7 +151,7 @@ def test_used_in_the_session_that_was_open() -> None:
 
 
 class Words(DeclarativeBase):
-    """Models as in the guide, whose pictures know their owner."""
+    """Models as in the guide, whose images know their owner."""
 
 
 class Reader(Words):
@@ -188,7 +188,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
 @pytest.mark.parametrize("call", CALLS)
 async def test_nothing_outlives_its_session(sqlite_database: Database, call: str, end: str) -> None:
-    """Owners that are referenced by their pictures are released with the session."""
+    """Owners that are referenced by their images are released with the session."""
     await sqlite_database.create(Words.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, MemoryStore("http://test/"))
@@ -281,7 +281,7 @@ def test_thumbnails_in_many_loops(jobs: Callable[[Callable[[AsyncSession, int], 
 
 
 def test_uploads_in_many_loops(jobs: Callable[[Callable[[AsyncSession, int], Any]], None]) -> None:
-    """Pictures and values can be uploaded in many event loops, one after another."""
+    """Images and values can be uploaded in many event loops, one after another."""
 
     async def work(session: AsyncSession, number: int) -> None:
         user = await get(session, number)

@@ -48,7 +48,7 @@ async def take_turns(rig: Rig, *works: Callable[[AsyncSession], Awaitable[object
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_one_picture_is_replaced_by_many(busy_rig: Rig, seed: int) -> None:
-    """Concurrent replacements by pictures of several sizes are serialised, even with a slow store, and none fails."""
+    """Concurrent replacements by images of several sizes are serialised, even with a slow store, and none fails."""
     rig = busy_rig
     chance = random.Random(seed)
     await rig.user()
@@ -71,7 +71,7 @@ async def test_one_picture_is_replaced_by_many(busy_rig: Rig, seed: int) -> None
 
 
 async def test_replaced_deleted_and_given_thumbnails(busy_rig: Rig) -> None:
-    """Concurrent changes of all kinds of one owner's picture and value succeed, as in requests."""
+    """Concurrent changes of all kinds of one owner's image and value succeed, as in requests."""
     rig = busy_rig
     chance = random.Random(5)
     await rig.user()
@@ -93,7 +93,7 @@ async def test_replaced_deleted_and_given_thumbnails(busy_rig: Rig) -> None:
 
 
 async def test_owners_are_locked_in_one_order(busy_rig: Rig) -> None:
-    """Transactions that change the pictures of the same owners in different orders do not deadlock."""
+    """Transactions that change the images of the same owners in different orders do not deadlock."""
     rig = busy_rig
     for number in range(1, 6):
         await rig.user(number, b"old %d" % number)
@@ -115,7 +115,7 @@ async def test_owners_are_locked_in_one_order(busy_rig: Rig) -> None:
 
 
 async def test_owners_of_pictures_and_of_values_are_locked_in_one_order(busy_rig: Rig) -> None:
-    """One transaction changes the first user's picture and the second user's value, the other one vice versa."""
+    """One transaction changes the first user's image and the second user's value, the other one vice versa."""
     rig = busy_rig
     for number in (1, 2):
         await rig.user(number, b"old %d" % number)
@@ -136,7 +136,7 @@ async def test_owners_of_pictures_and_of_values_are_locked_in_one_order(busy_rig
 
 
 async def test_owners_are_locked_with_the_other_rows_of_their_table(busy_rig: Rig) -> None:
-    """One transaction changes the first user's name and the second user's picture, the other one vice versa."""
+    """One transaction changes the first user's name and the second user's image, the other one vice versa."""
     rig = busy_rig
     for number in (1, 2):
         await rig.user(number, b"old %d" % number)

@@ -94,7 +94,7 @@ async def test_a_thumbnail(narrow_rig: Narrow) -> None:
 
 
 async def test_replaced(narrow_rig: Narrow) -> None:
-    """The new picture has the same size as the unloaded original."""
+    """The new image has the same size as the unloaded original."""
     rig, narrow = narrow_rig
     await photographed(rig)
     async with rig.sessions() as session, session.begin():

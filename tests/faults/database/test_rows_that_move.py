@@ -147,7 +147,7 @@ async def test_a_picture_moves_and_another_takes_its_place(picture_rig: Rig, by:
 
 @pytest.mark.parametrize("by", ["key", "collection"])
 async def test_a_picture_moves_and_its_owner_is_deleted(picture_rig: Rig, by: str) -> None:
-    """In one flush, the picture moves to another owner, and the old owner is deleted."""
+    """In one flush, the image moves to another owner, and the old owner is deleted."""
     rig = picture_rig
     await rig.user(1, thumbnail=b"small")
     await rig.user(2, None)
@@ -168,7 +168,7 @@ async def test_a_picture_moves_and_its_owner_is_deleted(picture_rig: Rig, by: st
 
 
 async def test_a_picture_moves_onto_another(picture_rig: Rig) -> None:
-    """The new owner already has a picture of another size: the newest is kept, or both are."""
+    """The new owner already has an image of another size: the newest is kept, or both are."""
     rig = picture_rig
     await rig.user(1)
     async with rig.sessions() as session, session.begin():

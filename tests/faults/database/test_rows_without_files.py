@@ -19,7 +19,7 @@ from tests.faults.stores import fails
 
 
 def values(**more: Any) -> dict[str, Any]:
-    """Return the columns of a picture that was never uploaded."""
+    """Return the columns of an image that was never uploaded."""
     return {
         "user_id": 1,
         "width": 3,
@@ -32,7 +32,7 @@ def values(**more: Any) -> dict[str, Any]:
     }
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+# --- images ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("event_name", ["before_flush", "after_flush", "after_flush_postexec"])

@@ -24,7 +24,7 @@ def take_all_back(session: Session, *_: object) -> None:
 
 
 def take_pictures_back(session: Session, *_: object) -> None:
-    """Delete owners, but move their pictures to another owner."""
+    """Delete owners, but move their images to another owner."""
     for row in list(session.deleted):
         if isinstance(row, UserPicture):
             session.add(row)
@@ -47,7 +47,7 @@ LISTEN: dict[str, Listen] = {"after ours": on_the_session, "before ours": on_the
 
 @pytest.mark.parametrize("listen", LISTEN)
 async def test_an_owner_is_taken_back(rig: Rig, listen: str) -> None:
-    """The owner is kept with everything that was deleted with it: all sizes of pictures, and values."""
+    """The owner is kept with everything that was deleted with it: all sizes of images, and values."""
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session, session.begin():
         LISTEN[listen](session, take_all_back)
@@ -102,7 +102,7 @@ async def test_only_the_original_is_taken_back(picture_rig: Rig) -> None:
 
 
 async def test_only_the_owner_is_taken_back(picture_rig: Rig) -> None:
-    """The owner is kept without its pictures."""
+    """The owner is kept without its images."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
 
@@ -118,7 +118,7 @@ async def test_only_the_owner_is_taken_back(picture_rig: Rig) -> None:
 
 
 async def test_the_replaced_picture_is_taken_back(picture_rig: Rig) -> None:
-    """A hook that undoes every deletion keeps the old picture, too, and every row has its file."""
+    """A hook that undoes every deletion keeps the old image, too, and every row has its file."""
     rig = picture_rig
     await rig.user()
     async with rig.sessions() as session:
@@ -130,7 +130,7 @@ async def test_the_replaced_picture_is_taken_back(picture_rig: Rig) -> None:
 
 
 async def contents(rig: Rig) -> set[bytes]:
-    """Return the contents of the files of all pictures."""
+    """Return the contents of the files of all images."""
     async with rig.sessions() as session:
         return {await row.make_blob(rig.store) for row in await session.scalars(select(UserPicture))}
 
@@ -165,7 +165,7 @@ async def test_taken_back_once_and_deleted_then(rig: Rig) -> None:
 
 
 def hide(session: AsyncSession, what: type[Any] = UserPicture) -> None:
-    """Hide pictures from the queries of a session, as in the recipe for soft deletion."""
+    """Hide images from the queries of a session, as in the recipe for soft deletion."""
 
     @event.listens_for(session.sync_session, "do_orm_execute")
     def add_criteria(state: ORMExecuteState) -> None:
@@ -176,7 +176,7 @@ def hide(session: AsyncSession, what: type[Any] = UserPicture) -> None:
 
 
 async def hidden(rig: Rig) -> None:
-    """Commit a user whose picture is hidden, with a visible thumbnail."""
+    """Commit a user whose image is hidden, with a visible thumbnail."""
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session, session.begin():
         (await get(session)).picture.require_original().hidden = True
@@ -195,7 +195,7 @@ async def test_soft_deleted_pictures_are_purged(picture_rig: Rig) -> None:
 
 @pytest.mark.parametrize("size", [(30, 20), (8, 8)], ids=["same size", "other size"])
 async def test_a_soft_deleted_picture_is_replaced(picture_rig: Rig, size: tuple[int, int]) -> None:
-    """The new picture replaces all rows of its set, including hidden ones."""
+    """The new image replaces all rows of its set, including hidden ones."""
     rig = picture_rig
     await hidden(rig)
     async with rig.sessions() as session, session.begin():

@@ -1,4 +1,4 @@
-"""Pictures that are expired, refreshed, expunged or deleted before their flush have no effect."""
+"""Images that are expired, refreshed, expunged or deleted before their flush have no effect."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ TAKE_BACK: dict[str, TakeBack] = {
 @pytest.mark.filterwarnings("ignore:Object of type <UserPicture> not in session")
 @pytest.mark.parametrize(("how", "size"), [("expire", SIZE), ("refresh", (8, 8)), ("expunge_the_row", SIZE)])
 async def test_an_attached_picture_is_taken_back(picture_rig: Rig, how: str, size: tuple[int, int]) -> None:
-    """SQLAlchemy discards the pending row: the old picture and thumbnail are kept, and nothing is uploaded."""
+    """SQLAlchemy discards the pending row: the old image and thumbnail are kept, and nothing is uploaded."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
     puts = rig.store.counts["put"]
@@ -81,7 +81,7 @@ async def test_an_attached_picture_is_taken_back(picture_rig: Rig, how: str, siz
     ("how", "size"), [("expire_all", SIZE), ("expire_the_attribute", (8, 8)), ("refresh_the_attribute", SIZE)]
 )
 async def test_an_attached_picture_that_is_still_pending(picture_rig: Rig, how: str, size: tuple[int, int]) -> None:
-    """SQLAlchemy keeps the pending row: one of the two pictures exists completely."""
+    """SQLAlchemy keeps the pending row: one of the two images exists completely."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session:
@@ -122,7 +122,7 @@ async def test_attached_again_after_it_was_taken_back(rig: Rig, how: str) -> Non
 
 
 async def test_the_first_picture_is_taken_back(picture_rig: Rig) -> None:
-    """The owner had no picture before, and has none afterwards."""
+    """The owner had no image before, and has none afterwards."""
     rig = picture_rig
     await rig.user(1, None)
     async with rig.sessions() as session:
@@ -147,7 +147,7 @@ async def test_a_new_owner_is_expunged(rig: Rig) -> None:
 
 
 async def test_an_owner_with_a_replaced_picture_is_expunged(rig: Rig) -> None:
-    """Neither the new picture nor the deletion of the old one is committed."""
+    """Neither the new image nor the deletion of the old one is committed."""
     await rig.user()
     async with rig.sessions() as session:
         user = await get(session)
@@ -194,7 +194,7 @@ async def test_attached_to_a_deleted_owner(rig: Rig, flushed: bool, content: byt
 
 
 async def test_a_thumbnail_of_an_owner_that_is_deleted(picture_rig: Rig) -> None:
-    """A thumbnail of a picture that is deleted in the same flush leaves neither a row nor a file."""
+    """A thumbnail of an image that is deleted in the same flush leaves neither a row nor a file."""
     rig = picture_rig
     await rig.user()
     async with rig.sessions() as session, session.begin():
@@ -206,7 +206,7 @@ async def test_a_thumbnail_of_an_owner_that_is_deleted(picture_rig: Rig) -> None
 
 
 async def test_a_new_owner_is_added_and_deleted(picture_rig: Rig) -> None:
-    """A new owner is deleted after its flush, with a picture attached in between."""
+    """A new owner is deleted after its flush, with an image attached in between."""
     rig = picture_rig
     async with rig.sessions() as session, session.begin():
         session.add(user := User(id=1))
@@ -224,7 +224,7 @@ class Base(DeclarativeBase):
 
 
 def owner(name: str, kind: Any) -> Any:
-    """Return an owner class with a key of that type and a picture."""
+    """Return an owner class with a key of that type and an image."""
     picture = type(
         f"{name}Picture",
         (Base, Image),
@@ -259,7 +259,7 @@ OWNERS: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize("kind", OWNERS)
 async def test_keys_in_another_form(any_driver_database: Database, kind: str) -> None:
-    """The picture is replaced and deleted by the object with the original key, and by a loaded one."""
+    """The image is replaced and deleted by the object with the original key, and by a loaded one."""
     database = any_driver_database
     if kind == "decimal" and database.name == "sqlite":
         pytest.skip("SQLite has no decimal numbers")

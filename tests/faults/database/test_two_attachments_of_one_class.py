@@ -21,11 +21,11 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class Base(DeclarativeBase):
-    """Owners with two pictures of one class."""
+    """Owners with two images of one class."""
 
 
 class Person(Base):
-    """An owner whose pictures have a kind in their key."""
+    """An owner whose images have a kind in their key."""
 
     __tablename__ = "person"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -59,13 +59,13 @@ def store() -> FaultyStore:
 
 @pytest.fixture
 def owner() -> Any:
-    """The owner class whose pictures have a kind in their key."""
+    """The owner class whose images have a kind in their key."""
     return Person
 
 
 @pytest.fixture
 async def sessions(database: Database, store: FaultyStore, owner: Any) -> AsyncIterator[Sessions]:
-    """Sessions, and an owner with both pictures."""
+    """Sessions, and an owner with both images."""
     await database.create(Base.metadata)
     sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
     bind_store(sessions, store)
@@ -77,13 +77,13 @@ async def sessions(database: Database, store: FaultyStore, owner: Any) -> AsyncI
 
 
 async def kinds(sessions: Sessions, owner: Any) -> list[tuple[str, int]]:
-    """Return the kind and the width of each picture."""
+    """Return the kind and the width of each image."""
     async with sessions() as session:
         return sorted((row.kind, row.width) for row in await session.scalars(select(Look)))
 
 
 async def test_attached(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
-    """Each picture is stored with its kind, and found by its owner."""
+    """Each image is stored with its kind, and found by its owner."""
     assert await kinds(sessions, owner) == [("avatar", 30), ("cover", 40)]
     async with sessions() as session:
         one = await session.get_one(owner, 1)
@@ -116,7 +116,7 @@ async def test_thumbnails(database: Database, store: FaultyStore, sessions: Sess
 async def test_one_is_replaced(
     database: Database, store: FaultyStore, sessions: Sessions, owner: Any, loaded: bool
 ) -> None:
-    """Replacing one picture does not change the other."""
+    """Replacing one image does not change the other."""
     async with sessions() as session, session.begin():
         one = await session.get_one(owner, 1)
         if not loaded:
@@ -128,7 +128,7 @@ async def test_one_is_replaced(
 
 
 async def test_both_are_replaced(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
-    """Both pictures can be replaced in one flush."""
+    """Both images can be replaced in one flush."""
     async with sessions() as session, session.begin():
         one = await session.get_one(owner, 1)
         await one.cover.from_blob(AVATAR)
@@ -138,7 +138,7 @@ async def test_both_are_replaced(database: Database, store: FaultyStore, session
 
 
 async def test_one_is_deleted(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
-    """The picture is deleted with its thumbnails, and only its files are deleted."""
+    """The image is deleted with its thumbnails, and only its files are deleted."""
     async with sessions() as session, session.begin():
         await (await session.get_one(owner, 1)).cover.generate_thumbnail(width=10)
     async with sessions() as session, session.begin():
@@ -148,7 +148,7 @@ async def test_one_is_deleted(database: Database, store: FaultyStore, sessions: 
 
 
 async def test_the_owner_is_deleted(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
-    """The owner is deleted with both pictures."""
+    """The owner is deleted with both images."""
     async with sessions() as session, session.begin():
         await session.delete(await session.get_one(owner, 1))
     assert await check(database, store, Base) == set()

@@ -31,7 +31,7 @@ def models(strategy: Any) -> tuple[type[DeclarativeBase], Any, Any]:
         """Declarative base for one strategy."""
 
     class Owner(Base):
-        """An owner of a picture and a text."""
+        """An owner of an image and a text."""
 
         __tablename__ = "owner"
         id: Mapped[int] = mapped_column(primary_key=True)
@@ -49,7 +49,7 @@ def models(strategy: Any) -> tuple[type[DeclarativeBase], Any, Any]:
         name: Mapped[str | None] = mapped_column(String(60))
 
     class Picture(Base, Image):
-        """A picture that loads its owner and its author eagerly."""
+        """An image that loads its owner and its author eagerly."""
 
         __tablename__ = "picture"
         owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
@@ -66,7 +66,7 @@ MODELS = {strategy: models(strategy) for strategy in STRATEGIES}
 
 
 class Setting:
-    """A database with an owner, its picture and a thumbnail."""
+    """A database with an owner, its image and a thumbnail."""
 
     def __init__(self, database: Database, strategy: str) -> None:
         self.database = database
@@ -130,12 +130,12 @@ async def test_names_of_owners_and_captions_of_pictures(setting: Setting, call: 
         assert one.body is not None
         assert await one.body.load() == "changed text"
         captions = set(await session.scalars(select(setting.picture.caption)))
-        assert ("a caption" in captions) == (not call.startswith("delete"))  # a new picture keeps the caption
+        assert ("a caption" in captions) == (not call.startswith("delete"))  # a new image keeps the caption
     await setting.check()
 
 
 async def test_a_changed_owner_in_a_batch(setting: Setting) -> None:
-    """Two owners are changed, one of them gets a picture, and then a new, third owner."""
+    """Two owners are changed, one of them gets an image, and then a new, third owner."""
     async with setting.sessions() as session, session.begin():
         one = await session.get_one(setting.owner, 1)
         two = setting.owner(id=2, name="second")
@@ -152,7 +152,7 @@ async def test_a_changed_owner_in_a_batch(setting: Setting) -> None:
 
 
 async def test_a_value_is_replaced(setting: Setting) -> None:
-    """The owner has an eager relationship, and the flush contains no picture."""
+    """The owner has an eager relationship, and the flush contains no image."""
     async with setting.sessions() as session, session.begin():
         one = await session.get_one(setting.owner, 1)
         one.body = "another text"

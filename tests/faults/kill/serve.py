@@ -23,7 +23,7 @@ SLOW = 0.3
 
 
 def application(sessions: async_sessionmaker[Any], inner: KeyedStore, folder: Path) -> Starlette:
-    """Return an application that receives pictures, and makes thumbnails in background tasks.
+    """Return an application that receives images, and makes thumbnails in background tasks.
 
     Args:
         sessions: The sessionmaker.

@@ -80,7 +80,7 @@ class Site:
 
 @pytest.fixture(params=["uvicorn", "hypercorn"])
 async def site(request: pytest.FixtureRequest, make_directories: MakePlaces, zygote: Zygote) -> AsyncIterator[Site]:
-    """A site on which one user already has a picture."""
+    """A site on which one user already has an image."""
     pytest.importorskip(request.param)
     [place] = make_directories(1)
     await place.create()
@@ -93,7 +93,7 @@ async def site(request: pytest.FixtureRequest, make_directories: MakePlaces, zyg
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_upload(site: Site, zygote: Zygote, tally: Tally) -> None:
-    """Nothing is stored, and the old picture is unchanged."""
+    """Nothing is stored, and the old image is unchanged."""
     await site.post("/pictures/1", bytes(100_000), missing=1000)
     site.leave()
     await site.answered("/pictures/2", b"other")
@@ -103,7 +103,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_upload(site: Site, zygo
 
 
 async def test_a_client_that_leaves_before_its_answer(site: Site, zygote: Zygote, tally: Tally) -> None:
-    """If the server completes the handler, the picture is stored; if it cancels the handler, it is not."""
+    """If the server completes the handler, the image is stored; if it cancels the handler, it is not."""
     await site.post("/pictures/1", b"new")
     await site.on_its_way()
     site.leave()

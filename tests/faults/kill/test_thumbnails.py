@@ -1,4 +1,4 @@
-"""Two processes serve declared thumbnails while pictures are replaced and deleted, and the processes are killed."""
+"""Two processes serve declared thumbnails while images are replaced and deleted, and the processes are killed."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ USUAL = {
 
 
 async def check_files(database: Any, store: KeyedStore) -> int:
-    """Assert that each thumbnail file shows the picture for which its name was issued; return their number.
+    """Assert that each thumbnail file shows the image for which its name was issued; return their number.
 
-    Names of pictures that were never committed were never issued.
+    Names of images that were never committed were never issued.
     """
     count = 0
     async with AsyncSession(database.reader) as session:
@@ -86,7 +86,7 @@ async def check(place: Place) -> tuple[int, int]:
     indirect=["make_places"],
 )
 async def test_servers_are_killed(make_places: MakePlaces, zygote: Zygote, tally: Tally, step: str, seed: int) -> None:
-    """No URL ever returns another picture, no attached picture is missing, and a sweep removes all other files.
+    """No URL ever returns another image, no attached image is missing, and a sweep removes all other files.
 
     One process is killed at a given step, the other at any time.
     """

@@ -1,4 +1,4 @@
-"""A process that serves declared thumbnails while pictures are replaced and deleted, until it is killed."""
+"""A process that serves declared thumbnails while images are replaced and deleted, until it is killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Base(DeclarativeBase):
 
 
 class Owner(Base):
-    """An owner of one picture."""
+    """An owner of one image."""
 
     __tablename__ = "owner"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -45,7 +45,7 @@ class Owner(Base):
 
 
 class Picture(Base, Image, FocalPoint, ThumbnailMarks):
-    """A picture with a different colour on each side; ``icon`` shows the side with the focal point."""
+    """An image with a different colour on each side; ``icon`` shows the side with the focal point."""
 
     __tablename__ = "picture"
     __thumbnails__ = {
@@ -56,7 +56,7 @@ class Picture(Base, Image, FocalPoint, ThumbnailMarks):
 
 
 class Given(Base):
-    """The colours of every picture that was ever committed."""
+    """The colours of every image that was ever committed."""
 
     __tablename__ = "given"
     revision: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -70,7 +70,7 @@ def colour_of(number: int) -> Colour:
 
 
 def picture_of(left: int, right: int) -> bytes:
-    """Return a picture with two colours."""
+    """Return an image with two colours."""
     image = PillowImage.new("RGB", SIZE, colour_of(left))
     image.paste(PillowImage.new("RGB", (SIZE[0] // 2, SIZE[1]), colour_of(right)), (SIZE[0] // 2, 0))
     buffer = io.BytesIO()
@@ -109,7 +109,7 @@ class Watched(WatchedStore):
 
 
 class Site:
-    """A thumbnail server, and the pictures in a database.
+    """A thumbnail server, and the images in a database.
 
     Args:
         sessions: Sessions on the database.
@@ -123,7 +123,7 @@ class Site:
         self.client = Client(self.server)
 
     async def rows(self) -> list[Picture]:
-        """Return all current pictures."""
+        """Return all current images."""
         async with self.sessions() as session:
             return [*await session.scalars(select(Picture).order_by(Picture.owner_id))]
 
@@ -159,14 +159,14 @@ class Site:
         return 200
 
     async def is_attached(self, row: Picture) -> bool:
-        """Return whether a picture is still attached, with the same focal point."""
+        """Return whether an image is still attached, with the same focal point."""
         async with self.sessions() as session:
             query = select(Picture.owner_id).where(Picture.revision == row.revision, Picture.focal_x == row.focal_x)
             return await session.scalar(query) is not None
 
 
 class Program:
-    """Attaches, replaces, changes and deletes pictures, and requests thumbnails, until the process ends."""
+    """Attaches, replaces, changes and deletes images, and requests thumbnails, until the process ends."""
 
     def __init__(self, spec: dict[str, Any], watch: Watch) -> None:
         self.random = Random(spec["seed"])
@@ -178,7 +178,7 @@ class Program:
         self.site = Site(async_sessionmaker(self.database.engine(), expire_on_commit=False), self.store)
 
     async def write(self, session: AsyncSession) -> None:
-        """Change a random picture."""
+        """Change a random image."""
         number = self.random.choice(self.owners)
         owner = await session.get(Owner, number)
         if owner is None:
@@ -216,7 +216,7 @@ class Program:
                 self.watch.refused += 1
 
     async def viewer(self) -> None:
-        """Request thumbnails; only those of replaced or deleted pictures may be missing."""
+        """Request thumbnails; only those of replaced or deleted images may be missing."""
         while True:
             try:
                 for row in self.random.sample(rows := await self.site.rows(), min(3, len(rows))):

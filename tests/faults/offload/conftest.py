@@ -1,4 +1,4 @@
-"""Fixtures that repeat the tests of faults with offloaded columns instead of pictures."""
+"""Fixtures that repeat the tests of faults with offloaded columns instead of images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def sqlite_rig(sqlite_database: Database) -> Rig:
 
 @pytest.fixture
 def style(request: pytest.FixtureRequest) -> Style:
-    """A different way to use a session with each database; with pictures, all are tried."""
+    """A different way to use a session with each database; with images, all are tried."""
     words = request.node.callspec.params.values()
     [database] = {
         DRIVERS[word].database if word in DRIVERS else word for word in words if word in PAIRED or word in DRIVERS

@@ -1,4 +1,4 @@
-"""The tests of faults with pictures, repeated with offloaded columns."""
+"""The tests of faults with images, repeated with offloaded columns."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """An owner of one picture."""
+    """An owner of one image."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -32,7 +32,7 @@ class User(Base):
 
 
 class Picture(Base, Image):
-    """The picture."""
+    """The image."""
 
     __tablename__ = "picture"
     user_id: Mapped[int] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)

@@ -60,15 +60,15 @@ class Peer(ABC):
 
     @abstractmethod
     async def attach(self, session: AsyncSession, user: Any, content: bytes) -> None:
-        """Attach a picture to a user, replacing the previous one."""
+        """Attach an image to a user, replacing the previous one."""
 
     @abstractmethod
     async def take(self, session: AsyncSession, user: Any) -> None:
-        """Remove the picture of a user."""
+        """Remove the image of a user."""
 
     @abstractmethod
     async def read(self, user: Any) -> bytes | None:
-        """Return the contents of a user's picture; raise an error if its file is missing."""
+        """Return the contents of a user's image; raise an error if its file is missing."""
 
     async def sweep(self, engine: AsyncEngine) -> bool:
         """Delete orphaned files; return whether the library supports it."""
@@ -76,7 +76,7 @@ class Peer(ABC):
 
     @abstractmethod
     def copy(self, source: Any, target: Any) -> None:
-        """Copy the picture of a user to another one by assignment."""
+        """Copy the image of a user to another one by assignment."""
 
     def stored(self) -> int:
         """Return the number of files, without a backend's own metadata files."""
@@ -100,7 +100,7 @@ class Scene:
         return user
 
     async def attach(self, session: AsyncSession, content: bytes, number: int = 1) -> Any:
-        """Attach a picture to the user."""
+        """Attach an image to the user."""
         user = await self.user(session, number)
         await self.peer.attach(session, user, content)
         return user
@@ -114,7 +114,7 @@ class Scene:
 
 Scenario = Callable[[Scene], Awaitable[None]]
 SCENARIOS: dict[str, tuple[Scenario, dict[int, bytes] | None]] = {}
-"""Scenarios with the expected contents of the users' pictures; ``None`` for those in the database."""
+"""Scenarios with the expected contents of the users' images; ``None`` for those in the database."""
 
 
 class GivenUp(Exception):
@@ -122,7 +122,7 @@ class GivenUp(Exception):
 
 
 def scenario(name: str, expected: dict[int, bytes] | None) -> Callable[[Scenario], Scenario]:
-    """Register a scenario and its expected outcome. User 1 has the picture ``b"old"`` before."""
+    """Register a scenario and its expected outcome. User 1 has the image ``b"old"`` before."""
 
     def note(function: Scenario) -> Scenario:
         SCENARIOS[name] = (function, expected)

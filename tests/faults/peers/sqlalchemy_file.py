@@ -20,7 +20,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """An owner of one picture."""
+    """An owner of one image."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
