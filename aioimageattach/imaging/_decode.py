@@ -11,12 +11,12 @@ from ..exc import ImageTooLargeError
 from . import _pdf
 from . import _pillow_heif as _heif
 from ._header import EMBEDDED, Header, fail_on, inspect, load, without_extra
-from ._limits import ImageLimits
+from ._limits import VECTOR_TYPES, ImageLimits
 from ._structure import Structure, assemble
 from ._svg import Drawing
 from ._vips import Picture, Watch, libvips, vips_errors
 
-__all__ = ["decode"]
+__all__ = ["decode", "paintable"]
 
 _JPEG_REST: Final = 1.5  # left to the resampling kernel after shrink-on-load: looks sharp, a quarter faster than 2
 _WEBP_REST: Final = 2.0
@@ -66,6 +66,28 @@ def decode(
                 view, mimetype, limits, watch, structure, _load_options(mimetype, size, wanted, header, frames)
             )
     return _with_profile(_to_full_range(without_extra(image, structure), structure), structure)
+
+
+def paintable(wanted: tuple[int, int], header: Header, limits: ImageLimits) -> tuple[int, int]:
+    """Return the size to decode for thumbnails that show a part of an image: the wanted size, if possible.
+
+    An SVG or PDF is painted as a whole, so a small part at a large size can need a canvas that exceeds the limits. The
+    size is then smaller than wanted, and the part has to be enlarged.
+
+    Raises:
+        ImageTooLargeError: Even the smallest canvas exceeds the limits.
+    """
+    if header.probe.mimetype not in VECTOR_TYPES:
+        return wanted
+    while True:
+        try:
+            _canvas((header.probe.width, header.probe.height), wanted, header, limits)
+        except ImageTooLargeError:
+            if max(wanted) == 1:
+                raise
+            wanted = max(1, wanted[0] * 7 // 8), max(1, wanted[1] * 7 // 8)
+        else:
+            return wanted
 
 
 def _open(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._telemetry import RENDER
 from ..exc import ImageTooLargeError, ProcessingError
-from ._decode import decode
+from ._decode import decode, paintable
 from ._geometry import Box, covering, stored
 from ._header import Header, check_bytes, inspect, open_view
 from ._isolation import ask
@@ -205,12 +205,15 @@ class _Job:
             wanted.pop()  # uses so small a part that a copy of the whole image at that scale would waste memory
 
     def _whole(self, recipe: Recipe) -> tuple[int, int]:
-        """Return the size of the whole image at the scale at which the part used by a recipe has the needed size."""
+        """Return the size of the whole image at the scale at which the part used by a recipe has the needed size.
+
+        It is smaller for a part of a drawing that can only be painted at a smaller scale.
+        """
         part, inner, _ = recipe.layout(self._size, self._mimetype)
         width, height = (
             -(-side * whole // shown) for side, whole, shown in zip(inner, self._size, part.size, strict=True)
         )
-        return width, height
+        return (width, height) if part.size == self._size else paintable((width, height), self._header, self._limits)
 
     def _source(self, size: tuple[int, int]) -> Picture:
         """Return the whole image, at the given size or larger."""

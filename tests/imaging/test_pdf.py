@@ -6,6 +6,7 @@ import io
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -109,6 +110,14 @@ def test_canvases_are_limited() -> None:
     """A page is painted as a whole: the lower limit applies to its canvas."""
     with pytest.raises(ImageTooLargeError, match="max_memory"):
         render(photos.pdf(), [Recipe(width=16_000)], LIMITS)
+
+
+def test_a_small_part_is_enlarged_if_the_canvas_is_limited() -> None:
+    """A part of a page is painted as sharply as the limits allow, and then enlarged to the wanted size."""
+    limits = replace(LIMITS, max_side=600)
+    (rendering,) = render(photos.pdf(), [Recipe(width=300, crop=(0.2, 0.7, 0.05, 0.05))], limits)
+    found = Image.open(io.BytesIO(rendering.blob))
+    assert (found.width, found.getpixel((150, found.height // 2))) == (300, (255, 0, 0))
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from PIL import Image, ImageChops, ImageStat
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render
+from aioimageattach.imaging._decode import paintable
+from aioimageattach.imaging._header import inspect
 from aioimageattach.imaging._structure import Clock
 from aioimageattach.imaging._svg import examine
 from tests import photos
@@ -158,6 +160,27 @@ def test_canvases_are_limited() -> None:
     """A drawing is painted as a whole: the lower limit applies to its canvas."""
     with pytest.raises(ImageTooLargeError, match="max_memory"):
         painted(photos.SVG, 16_000)
+
+
+@pytest.mark.parametrize("limits", [LIMITS, replace(LIMITS, max_pixels=250_000), replace(LIMITS, max_side=600)])
+def test_a_small_part_is_enlarged_if_the_canvas_is_limited(limits: ImageLimits) -> None:
+    """A part is painted as sharply as the limits allow, and then enlarged to the wanted size."""
+    (rendering,) = render(
+        photos.SVG, [Recipe(width=480, crop=(0.45, 0.49, 0.01, 0.02))], limits
+    )  # the edge of the disc
+    red = Image.open(io.BytesIO(rendering.blob)).convert("RGB").getchannel("R")
+    assert red.size == (480, 480)
+    assert [red.getpixel((x, 240)) for x in (5, 475)] == [pytest.approx(255, abs=15), pytest.approx(10, abs=15)]
+
+
+def test_a_part_of_costly_filters() -> None:
+    """The scale of a part is limited by filters, too. Without any canvas within the limits, an error remains."""
+    steps = '<feGaussianBlur stdDeviation="3"/>' * 60
+    data = svg(f'<filter id="f">{steps}</filter><rect width="90" height="70" filter="url(#f)"/>', size=(4000, 3000))
+    (rendering,) = render(data, [Recipe(width=400, crop=(0.5, 0.5, 0.1, 0.1))], LIMITS)
+    assert (rendering.width, rendering.height) == (400, 300)
+    with pytest.raises(ImageTooLargeError, match="max_memory"):
+        paintable((100, 100), inspect(memoryview(photos.SVG), LIMITS), replace(LIMITS, max_memory=7))
 
 
 def image(data: bytes, kind: str = "image/png") -> str:
