@@ -145,8 +145,8 @@ def size(unit: Path) -> str:
 
 
 def figures(package: Path) -> Figures:
-    """Count a package's files, lines, names in ``__all__`` of public modules, and the length of its functions."""
-    files, functions, names = [], [0], set[tuple[str, str]]()
+    """Count a package's files, lines, different names in ``__all__`` of public modules, and the length of functions."""
+    files, functions, names = [], [0], set[str]()
     for path in sorted(package.rglob("*.py")):
         text = path.read_text("utf-8")
         tree = ast.parse(text)
@@ -157,7 +157,7 @@ def figures(package: Path) -> Figures:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         ]
         if not any(part.startswith("_") and part != "__init__" for part in module_name(path, package).split(".")):
-            names |= {(module_name(path, package), name) for name in exported(tree)}
+            names.update(exported(tree))
     units = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
     return Figures(len(files), sum(files), round(median(files)), max(functions), len(names), len(units) - 1)
 

@@ -14,7 +14,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from aioimageattach.key import ImageKey, make_revision
-from aioimageattach.maintenance import sweep, verify
+from aioimageattach.maintenance import Plan, sweep, verify
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Servers
 
@@ -56,7 +56,7 @@ async def _prepare(sessions: async_sessionmaker[AsyncSession], store: FileSystem
             await session.execute(insert(UserPicture.__table__), rows)
 
 
-async def _watched(plan: Any, done: str) -> dict[str, Any]:
+async def _watched(plan: Plan[Any]) -> dict[str, Any]:
     """Run a plan; return its cost and the memory of the process."""
     began, cpu = time.perf_counter(), time.process_time()
     series: list[tuple[int, float, float]] = []
@@ -64,14 +64,14 @@ async def _watched(plan: Any, done: str) -> dict[str, Any]:
 
     async def look() -> None:
         while running:
-            series.append((getattr(plan.progress, done), time.perf_counter() - began, resident()))
+            series.append((plan.progress.done, time.perf_counter() - began, resident()))
             await asyncio.sleep(0.1)
 
     watcher = asyncio.create_task(look())
     await plan.execute()
     running = False
     await watcher
-    count = getattr(plan.progress, done)
+    count = plan.progress.done
     found = {"count": count, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - began, "series": series}
     sizes = [size for *_, size in series]
     quarter = len(sizes) // 4
@@ -83,16 +83,16 @@ async def _watched(plan: Any, done: str) -> dict[str, Any]:
 async def _sweeps(sessions: async_sessionmaker[AsyncSession], store: FileSystemStore) -> dict[str, Any]:
     """Sweep three times; for the first sweep, half of the files are too young."""
     return {
-        "dry run, half young": await _watched(sweep(sessions, Base, store, grace=timedelta(days=2.5)), "listed"),
-        "dry run": await _watched(sweep(sessions, Base, store), "listed"),
-        "delete=True": await _watched(sweep(sessions, Base, store, delete=True), "listed"),
+        "dry run, half young": await _watched(sweep(sessions, Base, store, grace=timedelta(days=2.5))),
+        "dry run": await _watched(sweep(sessions, Base, store)),
+        "delete=True": await _watched(sweep(sessions, Base, store, delete=True)),
     }
 
 
 async def _verifications(sessions: async_sessionmaker[AsyncSession], store: FileSystemStore) -> dict[str, Any]:
     return {
-        "verify": await _watched(verify(sessions, Base, store), "done"),
-        "deep=True": await _watched(verify(sessions, Base, store, deep=True), "done"),
+        "verify": await _watched(verify(sessions, Base, store)),
+        "deep=True": await _watched(verify(sessions, Base, store, deep=True)),
     }
 
 
