@@ -35,7 +35,7 @@ class Progress:
     Args:
         total: Number of rows or images at the start, and of rows that were read at the end; ``None`` if not known.
         done: Rows, files or images that were processed.
-        counts: Numbers by outcome; the function that returns the plan lists the outcomes.
+        counts: Numbers by outcome, such as ``counts["removed"]``. Each function that returns a plan lists its outcomes.
         failed: Those that could not be processed; see :attr:`Plan.failures`.
         bytes: Total size of the files that the counts are about.
         missed: Rows that the database counts but did not return; if there are any, the run fails.
@@ -77,7 +77,7 @@ class Plan(ABC, Generic[ItemT]):
     iterator; use :func:`contextlib.aclosing` to stop it immediately.
 
     Attributes:
-        progress: Counts of the current run, or of the last one; reset when a run starts.
+        progress: The :class:`Progress` of the current run, or of the last one; reset when a run starts.
         failures: The items that could not be processed, at most 10,000 of them. Each has an ``error``.
         objections: Reasons to refuse to continue, each with ``object_type``, ``reason`` and ``can_be_forced``.
         warnings: Signs that the last run was incomplete or used the wrong database or classes, although nothing failed.
