@@ -173,7 +173,7 @@ class Image(DeclaredThumbnails):
         """
         found = self._stored_key()
         if found is None:
-            raise self._not_loaded()
+            raise self._not_loaded(*sorted(_KEYED), *identity_without_size(instance_state(self).mapper))
         return found
 
     def locate(self, store: Store | None = None, *, download: str | None = None) -> str:
@@ -250,9 +250,16 @@ class Image(DeclaredThumbnails):
 
     def _require_loaded(self, *names: str) -> None:
         if not self._loaded(*names):
-            raise self._not_loaded()
+            raise self._not_loaded(*names)
 
-    def _not_loaded(self) -> NotLoadedError:
+    def _not_loaded(self, *names: str) -> NotLoadedError:
+        state = instance_state(self)
+        missing = [name for name in names if name not in state.dict]
+        if not state.dict.keys().isdisjoint(state.mapper.column_attrs.keys()):  # deferred, or expired one by one
+            return NotLoadedError(
+                f"some columns of this {type(self).__name__} are not loaded: {', '.join(missing)}; do not defer them "
+                f"in the query, or call `await session.refresh(image, {missing})`"
+            )
         return NotLoadedError(
             f"the columns of this {type(self).__name__} are expired, as after a commit; call "
             "`await session.refresh(image)`, or create sessions with expire_on_commit=False"
