@@ -35,6 +35,7 @@ __all__ = [
     "marked_files",
     "marks_for",
     "marks_of",
+    "show_framing_of",
 ]
 
 MARKS: Final = "thumbnail_marks"
@@ -106,6 +107,12 @@ def framing_of(row: Any) -> Framing:
     for name in ("crop_box", "focal_point"):
         getattr(row, name, None)  # raises the error
     return Framing.of(row.__dict__)
+
+
+def show_framing_of(row: Any, files: Iterable[DerivedFile]) -> bool:
+    """Return whether files show the crop box and the focal point that a new row has now."""
+    framing = Framing.of(row.__dict__)
+    return all(one.framing == one.declaration.relevant(framing) for one in files)
 
 
 def check_original(row: Any) -> str:
@@ -205,15 +212,13 @@ def _file_names(declaration: Declaration, key: ImageKey, revision: str, framing:
 # --- marks -----------------------------------------------------------------------------------------------------------
 
 
-def marks_of(row: Any, store: KeyedStore) -> str | None:
-    """Return the marks for a row whose declared thumbnails are all in the store.
+def marks_of(files: Iterable[DerivedFile], store: KeyedStore, object_type: str) -> str | None:
+    """Return the marks for the thumbnails of some files, all of which are in the store.
 
     Returns:
         The marks; ``None`` if the store has no location that another process could recognise.
     """
-    framing = framing_of(row)
-    framings = [(one, one.relevant(framing)) for one in declarations_of(type(row)).values()]
-    return marks_for(framings, store, row.object_type)
+    return marks_for(dict.fromkeys((one.declaration, one.framing) for one in files), store, object_type)
 
 
 def marks_for(framings: Iterable[tuple[Declaration, Framing]], store: KeyedStore, object_type: str) -> str | None:

@@ -34,7 +34,7 @@ from ..context._current import resolve_store
 from ..exc import ContextError, UsageError
 from ..key import ImageKey
 from ..store import KeyedStore, Store
-from ._derived import MARKS, derived_from, marks_of
+from ._derived import MARKS, derived_from, marks_of, show_framing_of
 from ._image import Image
 from ._mapping import Attachment, attachments_to
 from ._record import attached_as, known_store, record_of, share
@@ -271,7 +271,8 @@ def _uploads(session: Session, row: Image) -> Iterator[Upload]:
     assert key is not None
     assert attached is not None
     assert attached.spool is not None
-    record.file = _stored_file(session, row, attached.store, key, is_made=bool(attached.derived))
+    is_made = bool(attached.derived) and show_framing_of(row, [one for one, _ in attached.derived])
+    record.file = _stored_file(session, row, attached.store, key, is_made=is_made)
     yield Upload(record.file, attached.spool, key.mimetype, attached.reproducible)
     for derived, rendering in attached.derived:
         file = TrackedFile(attached.store, derived.key_for(row), record.file.referrer)
@@ -282,7 +283,8 @@ def _renew_marks(row: Any) -> None:
     """Calculate the marks of a new row again: a directory cannot be identified before its first file has been put."""
     attached = None if row is None else record_of(row).attached
     if attached is not None and attached.derived and row.__dict__.get(MARKS) is not None:
-        set_attribute(row, MARKS, marks_of(row, cast("KeyedStore", attached.store)))
+        files = [one for one, _ in attached.derived]
+        set_attribute(row, MARKS, marks_of(files, cast("KeyedStore", attached.store), row.object_type))
 
 
 def _needs_insert(row: Image) -> bool:

@@ -265,13 +265,13 @@ class ThumbnailSet(ThumbnailFinder[I]):
         if attached is not None and inspect(original).key is None and attached.spool is not None:
             attached.derived = list(zip(files, made, strict=True))
             if is_markable:
-                set_attribute(original, MARKS, marks_of(original, keyed_store))
+                set_attribute(original, MARKS, marks_of(files, keyed_store, original.object_type))
             return
         names = [keyed_store.name_of(one.key_for(original)) for one in files]
         await put_derived(keyed_store, keyed_store.name_of(original.key), dict(zip(names, made, strict=True)))
         session = self._rows.session() if self._rows.state.session is not None else None
         # after the put, because a directory has no identity before its first file
-        marks = marks_of(original, keyed_store) if is_markable else None
+        marks = marks_of(files, keyed_store, original.object_type) if is_markable else None
         if marks is not None and session is not None:
             cls: Any = type(original)
             statement = update(cls).where(cls.revision == original.revision).values({MARKS: marks})

@@ -119,7 +119,7 @@ async def presigned(sessions: async_sessionmaker[AsyncSession]) -> dict[str, flo
         async with sessions() as session:
             products = (await session.scalars(select(Product))).all()
             rows = [one for product in products for one in product.photos]
-            marks = marks_of(rows[0].original, store)
+            marks = marks_of(declared_files(rows[0].original), store, rows[0].original.object_type)
             for one in rows:
                 set_committed_value(one.original, "thumbnail_marks", marks)
             assert ".amazonaws.com" in show(products)[0]

@@ -405,6 +405,31 @@ async def test_workers_make_the_box_of_the_commit(sessions: Sessions, store: Fil
             assert str(cover.url("card")).startswith("/files/cover.t/")
 
 
+@pytest.mark.parametrize("changed", [{"crop_box": BOX}, {"focal_point": (0.1, 0.1)}])
+async def test_a_box_that_is_set_after_the_thumbnails_were_made(
+    sessions: Sessions, store: FileSystemStore, changed: dict[str, Any]
+) -> None:
+    """No mark leads to a missing file, and a worker gets the names with the box that was committed."""
+    async with ThumbnailWorker(store, [Cover]) as worker:
+        async with sessions.begin() as session:
+            session.add(product := Product())
+            original = await product.cover.from_blob(photos.photo("chelsea"))
+            await product.cover.generate_thumbnails()
+            for name, value in changed.items():
+                setattr(original, name, value)
+        async with sessions() as session:
+            cover = (await session.get_one(Product, original.product_id)).cover
+            urls = [one.url for name in Cover.__thumbnails__ for one in cover.candidates(name)]
+        for url in urls:
+            assert url.startswith(BASE) or (Path(store.path) / url.removeprefix("/files/")).exists()
+        await worker.join()
+    assert {*declared(original, store)} <= {*await names(store, "cover.t/")}
+    async with sessions.begin() as session:
+        product = await session.get_one(Product, original.product_id)
+        await product.cover.delete()
+    assert [name for name in await names(store, "cover.t/") if name in declared(original, store)] == []
+
+
 async def test_backfills_make_the_boxes_of_the_rows(sessions: Sessions, store: FileSystemStore) -> None:
     """Also those that an UPDATE has written; their files are then marked, and verified."""
     originals = [await attached(sessions, ahead=True) for _ in range(3)]
