@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, floor
 from typing import Any, Final
@@ -83,7 +83,7 @@ class Framing:
 
     def without_point(self) -> Framing:
         """Return the framing with the box only."""
-        return self if self.point is None else replace(self, point=None)
+        return self if self.point is None else WHOLE if self.box is None else Framing(self.box)
 
     def boxed(self, recipe: Recipe) -> Recipe:
         """Return a recipe that is limited to the box."""

@@ -181,8 +181,7 @@ def picture_of(object_type: str, public: str) -> str:
 
 
 def _check_of(revision: str, name: str, framing: Framing) -> str:
-    box = framing.without_point().text
-    return _code(revision, f"{name} {box}" if box else name, _CHECK)
+    return _code(revision, name if framing.box is None else f"{name} {framing.without_point().text}", _CHECK)
 
 
 @lru_cache(4096)

@@ -48,7 +48,7 @@ class Srcset:
 
     No thumbnail is larger than its original. If the original is narrower than the largest of ``widths``, the larger
     widths are left out, and the original's own width is added. The next smaller width is left out, too, if the original
-    is less than 10 % wider.
+    is less than 10 % wider. If the original has a crop box, its size is used instead of that of the original.
 
     Args:
         widths: Widths of the files, in pixels.
@@ -62,7 +62,7 @@ class Srcset:
             such as e-mail clients; ``None`` for no additional file.
         gravity: The part to keep if there is an ``aspect``. For this and the following arguments, see
             :class:`~aioimageattach.imaging.Recipe`.
-        crop: The part of the original to use.
+        crop: The part of the original, or of its crop box, to use.
         filter: Resampling filter.
         quality: Quality in all formats, 1 to 100; ``None`` means the default of each format.
         animated: ``True`` to keep the frames of an animation. Thumbnails of animated originals are then made in

@@ -104,9 +104,8 @@ def framing_of(row: Any) -> Framing:
     Raises:
         NotLoadedError: Their columns are expired.
     """
-    for name in ("crop_box", "focal_point"):
-        getattr(row, name, None)  # raises the error
-    return Framing.of(row.__dict__)
+    box, point = getattr(row, "crop_box", None), getattr(row, "focal_point", None)
+    return WHOLE if box is None and point is None else Framing.of(row.__dict__)
 
 
 def show_framing_of(row: Any, files: Iterable[DerivedFile]) -> bool:

@@ -74,7 +74,7 @@ class FocalPoint:
 
 
 class CropBox:
-    """Mixin for image classes: the part of an original that all thumbnails show.
+    """Mixin for image classes that stores a crop box: the part of an original that all thumbnails show.
 
     ::
 
@@ -83,9 +83,9 @@ class CropBox:
 
         user.picture.original.crop_box = 0.1, 0, 0.8, 0.95
 
-    Sizes, aspect ratios and the ``crop`` of recipes refer to this part, and no declared thumbnail is larger than it. A
-    thumbnail belongs to the box that it was made with: after a change, declared thumbnails have other names, and
-    ``generate_thumbnail`` makes a new one. Only rows of originals have a crop box.
+    Sizes, aspect ratios and the ``crop`` of recipes refer to this part, and no declared thumbnail is larger than it.
+    After the box has changed, declared thumbnails have other names, ``generate_thumbnail`` makes a new thumbnail, and
+    thumbnails made for the previous box are no longer found. Only rows of originals have a crop box.
     """
 
     if TYPE_CHECKING:
@@ -107,8 +107,8 @@ class CropBox:
     def crop_box(self) -> Crop | None:
         """Left, top, width and height of the box, as fractions of width and height; ``None`` for the whole image.
 
-        File names contain the box in hundredths, so its edges are rounded inwards to 0.01: nothing outside of the given
-        box is shown.
+        File names contain the box in hundredths. Therefore its edges are rounded inwards to 0.01 when it is set, and
+        thumbnails do not show more than the given box. A narrower box is widened to 0.01.
 
         Raises:
             NotLoadedError: The row's columns are expired.

@@ -81,7 +81,7 @@ class ThumbnailSet(ThumbnailFinder[I]):
             fit: How the image fits into a box of ``width`` and ``height``; ``None`` means ``"cover"``.
             enlarge: ``False`` to make the thumbnail at most as large as the original.
             gravity: The part that ``"cover"`` keeps, if the original has no focal point.
-            crop: The part of the original to use: left, top, width and height, as fractions.
+            crop: The part of the original, or of its crop box, to use: left, top, width and height, as fractions.
             format: The format of the thumbnail; ``None`` keeps the original's.
             quality: 1 to 100; ``None`` means the format's default.
             animated: ``True`` to keep all frames of an animation.

@@ -148,7 +148,7 @@ async def expected(recipe: Recipe, pixels: tuple[int, int, int, int] = PIXELS) -
 
 @pytest.mark.parametrize("orientation", range(9))
 async def test_thumbnails_show_the_box(store: KeyedStore, orientation: int) -> None:
-    """They look like those of a picture that was cropped beforehand, whatever the orientation in the file."""
+    """Thumbnails look like those of a picture that was cropped beforehand, whatever the orientation in the file."""
     blob = photos.oriented(orientation, "PNG") if orientation else photos.photo("chelsea")
     mimetype = "image/png" if orientation else "image/jpeg"
     site, original = Site(store, Cover), await put(Cover, store, blob, mimetype=mimetype)
@@ -302,7 +302,7 @@ async def test_pages_show_the_box(sessions: Sessions, store: KeyedStore) -> None
 
 
 async def test_a_changed_box_is_another_picture(sessions: Sessions, store: KeyedStore) -> None:
-    """Its URLs are new, marks of the old box do not count, and old URLs show what they always did."""
+    """Its URLs are new, marks of the old box are not valid, and old URLs still show the old box."""
     original = await attached(sessions, ahead=True)
     site = Site(store, Cover)
 
@@ -330,7 +330,7 @@ async def test_a_changed_box_is_another_picture(sessions: Sessions, store: Keyed
 
 
 async def test_old_urls_of_a_changed_recipe_lead_to_the_same_part(store: KeyedStore) -> None:
-    """They are redirected to the present file of the nearest width, with the box in the name."""
+    """Each redirects to the present file of the nearest width, with the box in the name."""
 
     class Own(DeclarativeBase):
         """A separate registry."""
@@ -360,7 +360,7 @@ async def test_old_urls_of_a_changed_recipe_lead_to_the_same_part(store: KeyedSt
 
 
 async def test_thumbnails_are_deleted_with_their_original(sessions: Sessions, store: KeyedStore) -> None:
-    """Those of the box and those of the whole picture, also if a picture is replaced that was not loaded."""
+    """Files of the box and of the whole picture are deleted, also if one of the same size replaces it."""
     for replaced in (False, True):
         original = await attached(sessions, ahead=True)
         async with sessions.begin() as session:
@@ -381,7 +381,7 @@ async def test_thumbnails_are_deleted_with_their_original(sessions: Sessions, st
 
 
 async def test_the_placeholder_is_that_of_the_whole_picture(sessions: Sessions, store: KeyedStore) -> None:
-    """So it need not be made again when the box changes."""
+    """A box does not change the placeholder."""
     [plain, boxed] = [await attached(sessions, ahead=True, crop_box=box) for box in (None, BOX)]
     assert (boxed.thumbhash, boxed.dominant_colour) == (plain.thumbhash, plain.dominant_colour)
 
@@ -390,7 +390,7 @@ async def test_the_placeholder_is_that_of_the_whole_picture(sessions: Sessions, 
 
 
 async def test_workers_make_the_box_of_the_commit(sessions: Sessions, store: FileSystemStore) -> None:
-    """In the process and elsewhere; the row is marked."""
+    """A worker in the process and tasks make the files of the box, and mark the row."""
     async with ThumbnailWorker(store, [Cover], sessions=sessions) as worker:
         original = await attached(sessions, crop_box=BOX)
         await worker.join()
@@ -431,7 +431,7 @@ async def test_a_box_that_is_set_after_the_thumbnails_were_made(
 
 
 async def test_backfills_make_the_boxes_of_the_rows(sessions: Sessions, store: FileSystemStore) -> None:
-    """Also those that an UPDATE has written; their files are then marked, and verified."""
+    """A backfill makes and marks the files of boxes that an UPDATE has written, and ``verify`` checks them."""
     originals = [await attached(sessions, ahead=True) for _ in range(3)]
     values = dict(zip(("crop_left", "crop_top", "crop_width", "crop_height"), (0.333, 0.1, 0.5, 0.8), strict=True))
     async with sessions.begin() as session:
@@ -452,7 +452,7 @@ async def test_backfills_make_the_boxes_of_the_rows(sessions: Sessions, store: F
 
 
 async def test_sweeps_know_the_files_of_a_box(sessions: Sessions) -> None:
-    """They are kept as long as the row exists, whatever box it has now."""
+    """Files are kept as long as the row of the original exists, whatever box it has now."""
     store = Aged()
     bind_store(sessions, store, thumbnails=ThumbnailServer(store, [Cover], base_url=BASE))
     originals = [await attached(sessions, ahead=True, crop_box=BOX, focal_point=(0.2, 0.2)) for _ in range(2)]
@@ -476,7 +476,7 @@ def combined(request: pytest.FixtureRequest, store: FileSystemStore) -> KeyedSto
 
 
 async def test_stores_that_look_at_names(combined: KeyedStore, store: FileSystemStore) -> None:
-    """The longest names with a box and a point are those of thumbnails, too."""
+    """An overlay and a split store recognise the longest names with a box and a point."""
     original = await put(Longest, combined)
     for box, point in ((BOX, None), (None, (0.1, 0.1)), (BOX, (0.1, 0.1))):
         original.crop_box, original.focal_point = box, point
@@ -508,7 +508,7 @@ async def test_a_busy_server_shows_no_other_part(store: KeyedStore, monkeypatch:
 
 
 async def test_boxes_cannot_fill_the_disk(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who knows the original's URL can calculate names for all of them; beyond some there are no more files."""
+    """A client that knows the original's URL can calculate names for all boxes, but only some files are made."""
     monkeypatch.setattr(server, "_MAX_FRAMINGS", 2)
     site, original = Site(store, Cover), await put(Cover, store)
     for number in range(4):
@@ -520,7 +520,7 @@ async def test_boxes_cannot_fill_the_disk(store: KeyedStore, monkeypatch: pytest
 
 
 async def test_forged_boxes_are_refused(store: KeyedStore) -> None:
-    """A box that is changed, removed, added, put in the place of a point, or outside of the picture makes nothing."""
+    """Names with a changed, removed or added box, a box in place of a point, or an impossible box are not found."""
     site, original = Site(store, Cover), await put(Cover, store)
     plain = site.urls(original, "share")
     original.focal_point = 0.2, 0.2
