@@ -22,7 +22,7 @@ from aioimageattach._names import revision_of
 from aioimageattach.exc import InvalidKeyError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs._serving.names import parse_path
-from tests.declared.test_framing import framings
+from tests.declared.test_framing import FRAMINGS
 
 REVISION = "01m8mvtw392my0qm9gn0r3dt55cabcde"
 EARLIER = "01m7xvw392my0qm9gn0r3dt55c"
@@ -65,7 +65,7 @@ def test_the_secret_part_of_a_revision() -> None:
 @given(
     revision=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{21,47}", fullmatch=True),
     name=st.from_regex(r"[a-z][a-z0-9_]{0,15}", fullmatch=True),
-    framing=framings(),
+    framing=FRAMINGS,
     sandbox=st.booleans(),
 )
 def test_names_are_parsed(revision: str, name: str, framing: Framing, sandbox: bool) -> None:
