@@ -81,6 +81,10 @@ class Framing:
         left, top, right, bottom = self.box
         return left / _STEPS, top / _STEPS, (right - left) / _STEPS, (bottom - top) / _STEPS
 
+    def parts(self) -> tuple[Framing, ...]:
+        """Return the framings with none, either and both of box and point."""
+        return WHOLE, self.without_point(), Framing(None, self.point), self
+
     def without_point(self) -> Framing:
         """Return the framing with the box only."""
         return self if self.point is None else WHOLE if self.box is None else Framing(self.box)

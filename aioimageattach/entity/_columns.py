@@ -44,12 +44,11 @@ class OwnColumns:
     ours: frozenset[str]
 
 
-_OURS: Final = frozenset(
-    name
+_OURS: Final = {
+    cls: frozenset(name for name, value in vars(cls).items() if isinstance(value, MappedColumn))
     for cls in (Image, FocalPoint, CropBox, Placeholder, ThumbnailMarks)
-    for name, value in vars(cls).items()
-    if isinstance(value, MappedColumn)
-)
+}
+"""The columns of the library, by the class that maps them."""
 
 _known: WeakKeyDictionary[Mapper[Any], dict[str, OwnColumns]] = WeakKeyDictionary()
 
@@ -100,13 +99,13 @@ def _own_columns(attachment: Attachment) -> OwnColumns:
             if set(one.local_remote_pairs or ()) == to_owner and attachment.owner.isa(one.mapper)
         ),
         empty=empty,
-        ours=_OURS.intersection(empty),
+        ours=_ours(mapper).intersection(empty),
     )
 
 
 def _candidates(attachment: Attachment) -> Iterator[tuple[str, Column[Any]]]:
     mapper = attachment.image
-    ours = {*_OURS, *identity_attributes(mapper), *attachment.set_attributes, *attachment.constants}
+    ours = {*_ours(mapper), *identity_attributes(mapper), *attachment.set_attributes, *attachment.constants}
     for prop in mapper.column_attrs:
         column = prop.columns[0]
         if prop.key in ours or not isinstance(column, Column):
@@ -115,6 +114,10 @@ def _candidates(attachment: Attachment) -> Iterator[tuple[str, Column[Any]]]:
         # the file of an offloaded value belongs to one row; the database fills in a sentinel
         if not special and not getattr(column.type, "belongs_to_row", False) and not column._insert_sentinel:
             yield prop.key, column
+
+
+def _ours(mapper: Mapper[Any]) -> frozenset[str]:
+    return frozenset(name for cls, names in _OURS.items() if issubclass(mapper.class_, cls) for name in names)
 
 
 def _is_empty(column: object) -> bool:

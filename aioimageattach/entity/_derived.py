@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import event
 from sqlalchemy.orm import Mapper
 
-from .._declared.framing import WHOLE, Framing
+from .._declared.framing import BOX, POINT, WHOLE, Framing
 from .._declared.names import derived_type, legacy_revision, path_of, stem_of
 from .._declared.srcset import Declaration, Declarations, Step, declarations
 from .._transaction.references import Derived
@@ -29,6 +29,7 @@ __all__ = [
     "declarations_of",
     "declared_files",
     "derived_from",
+    "framing_in",
     "framing_of",
     "is_marked",
     "keyed",
@@ -105,12 +106,23 @@ def framing_of(row: Any) -> Framing:
         NotLoadedError: Their columns are expired.
     """
     box, point = getattr(row, "crop_box", None), getattr(row, "focal_point", None)
-    return WHOLE if box is None and point is None else Framing.of(row.__dict__)
+    return WHOLE if box is None and point is None else framing_in(type(row), row.__dict__)
+
+
+def framing_in(cls: type[Any], values: Mapping[str, Any]) -> Framing:
+    """Return the crop box and the focal point in the columns of an image class, if the class has the mixins.
+
+    Args:
+        cls: The image class. Without a mixin, it may have columns of the same names with another meaning.
+        values: The values of the columns, by attribute.
+    """
+    names = (BOX if hasattr(cls, "crop_box") else ()) + (POINT if hasattr(cls, "focal_point") else ())
+    return Framing.of({name: values.get(name) for name in names}) if names else WHOLE
 
 
 def show_framing_of(row: Any, files: Iterable[DerivedFile]) -> bool:
     """Return whether files show the crop box and the focal point that a new row has now."""
-    framing = Framing.of(row.__dict__)
+    framing = framing_in(type(row), row.__dict__)
     return all(one.framing == one.declaration.relevant(framing) for one in files)
 
 
@@ -171,11 +183,14 @@ class DeclaredFiles(Derived):
     is_made: bool
 
     def names(self) -> Sequence[str]:
-        """Return the names of the files, with and without the crop box and the focal point."""
+        """Return the names of the files, with and without the crop box and the focal point.
+
+        Pages may have shown either of them before the other was set.
+        """
         return [
             name
             for declaration in self.declared.values()
-            for framing in dict.fromkeys((WHOLE, declaration.relevant(self.framing)))
+            for framing in dict.fromkeys(map(declaration.relevant, self.framing.parts()))
             for name in _file_names(declaration, self.key, self.revision, framing)
         ]
 
@@ -200,7 +215,7 @@ def derived_from(row: Any, store: Store, key: ImageKey, *, is_made: bool = False
     revision = key.revision or legacy_revision(key)
     if not declared or revision is None or not isinstance(store, KeyedStore) or row.__dict__["original"] is False:
         return None
-    return DeclaredFiles(declared, key, revision, Framing.of(row.__dict__), is_made)
+    return DeclaredFiles(declared, key, revision, framing_in(type(row), row.__dict__), is_made)
 
 
 def _file_names(declaration: Declaration, key: ImageKey, revision: str, framing: Framing) -> list[str]:
@@ -254,8 +269,9 @@ def marked_files(cls: type[Any], key: ImageKey, values: Mapping[str, Any], store
     """
     marks, revision = str(values.get(MARKS) or "").split(" "), str(key.revision)
     found: dict[str, list[str]] = {}
+    whole = framing_in(cls, values)
     for declaration in declarations_of(cls).values():
-        framing = declaration.relevant(Framing.of(values))
+        framing = declaration.relevant(whole)
         mark = _mark(declaration, framing, store, key.object_type)
         if mark is not None and mark in marks:
             found[mark] = _file_names(declaration, key, revision, framing)

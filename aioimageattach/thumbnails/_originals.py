@@ -13,7 +13,7 @@ from .._declared.framing import WHOLE, Framing
 from .._declared.names import derived_type, path_of, public_of
 from .._inventory import PAGE, FileReference, ImageKind, Reader
 from .._inventory.kind import Part
-from ..entity._derived import MARKS
+from ..entity._derived import MARKS, framing_in
 from ..store import KeyedStore, ObjectInfo
 
 __all__ = ["OriginalKind", "OriginalReference", "ThumbnailFiles"]
@@ -67,7 +67,7 @@ class OriginalKind(ImageKind):
         """Return the file of an original, its framing and its marks."""
         found, values = super().reference(reader, row), self._values(row)
         same = {field.name: getattr(found, field.name) for field in fields(FileReference)}
-        return OriginalReference(**same, framing=Framing.of(values), marks=values.get(MARKS))
+        return OriginalReference(**same, framing=framing_in(found.cls, values), marks=values.get(MARKS))
 
 
 class ThumbnailFiles:

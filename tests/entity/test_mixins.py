@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, defer, mapped_column, selectinload
 from sqlmodel import Field, SQLModel
 
-from aioimageattach import FocalPoint, Image, ImageLimits, Placeholder, Recipe, bind_store, image_attachment
+from aioimageattach import CropBox, FocalPoint, Image, ImageLimits, Placeholder, Recipe, bind_store, image_attachment
 from aioimageattach.exc import (
     DeclarationError,
     ImageProportionsError,
@@ -323,7 +323,7 @@ class Author(DataBase):
     picture: ClassVar[image_attachment[AuthorPicture]] = image_attachment("AuthorPicture")
 
 
-class AuthorPicture(DataBase, Image, FocalPoint, Placeholder):
+class AuthorPicture(DataBase, Image, FocalPoint, CropBox, Placeholder):
     __tablename__ = "author_picture"
     author_id: Mapped[int] = mapped_column(ForeignKey("author.id"), primary_key=True, init=False)
 
@@ -333,7 +333,7 @@ class Villain(SQLModel, table=True):
     picture: ClassVar[image_attachment[VillainPicture]] = image_attachment("VillainPicture")
 
 
-class VillainPicture(SQLModel, Image, FocalPoint, Placeholder, table=True):
+class VillainPicture(SQLModel, Image, FocalPoint, CropBox, Placeholder, table=True):
     villain_id: int | None = Field(default=None, foreign_key="villain.id", primary_key=True)
 
 
@@ -350,8 +350,10 @@ async def test_mixins_work_with_dataclasses_and_sqlmodel(
         original.focal_point = 0, 0.5
         made = await owner.picture.generate_thumbnail(width=30, height=30)
         assert made.variant == "cover.west"
+        original.crop_box = 0.25, 0.1, 0.5, 0.8
     async with sessions.begin() as session:
         owner = (await session.scalars(select(owner_class))).one()
         original = owner.picture.require_original()
         assert (original.focal_point, bool(original.thumbhash)) == ((0.0, 0.5), True)
+        assert original.crop_box == (0.25, 0.1, 0.5, 0.8)
         assert (original.dominant_colour or "")[0] == "#"

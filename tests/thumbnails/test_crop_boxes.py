@@ -68,6 +68,7 @@ class Product(Base):
     __tablename__ = "product"
     id: Mapped[int] = mapped_column(primary_key=True)
     cover = image_attachment["Cover"]("Cover")
+    clip = image_attachment["Clip"]("Clip")
 
 
 class Cover(Base, Image, FocalPoint, CropBox, Placeholder, ThumbnailMarks):
@@ -82,6 +83,18 @@ class Cover(Base, Image, FocalPoint, CropBox, Placeholder, ThumbnailMarks):
         "share": Recipe(width=120, height=63, format="png"),
     }
     product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
+
+
+class Clip(Base, Image, FocalPoint, ThumbnailMarks):
+    """Has columns with the names of a crop box and another meaning, and no crop box."""
+
+    __tablename__ = "clip"
+    __thumbnails__ = {"icon": Srcset([24], aspect=(1, 1), fallback=None), "card": Srcset([60], fallback=None)}
+    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
+    crop_left: Mapped[int | None]
+    crop_top: Mapped[int | None]
+    crop_width: Mapped[int | None]
+    crop_height: Mapped[int | None]
 
 
 class Moving(Base, Image, CropBox):
@@ -111,7 +124,7 @@ def store(tmp_path: Path) -> FileSystemStore:
 async def sessions(database: Database, store: FileSystemStore) -> Sessions:
     """Sessions on each of the databases."""
     made = await started(database, Base.metadata, expire_on_commit=False)
-    bind_store(made, store, thumbnails=ThumbnailServer(store, [Cover], base_url=BASE))
+    bind_store(made, store, thumbnails=ThumbnailServer(store, [Cover, Clip], base_url=BASE))
     return made
 
 
@@ -378,6 +391,43 @@ async def test_thumbnails_are_deleted_with_their_original(sessions: Sessions, st
             else:
                 await product.cover.delete()
         assert await names(store, "cover.t/") == []
+
+
+async def test_files_of_a_box_and_of_a_point_are_deleted(sessions: Sessions, store: KeyedStore) -> None:
+    """Pages may have shown the picture when only one of them was set."""
+    original = await attached(sessions)
+    for changes in ({}, {"crop_box": BOX}, {"crop_box": None, "focal_point": (0.1, 0.1)}, {"crop_box": BOX}):
+        async with sessions.begin() as session:
+            cover = (await session.get_one(Product, original.product_id)).cover
+            for name, value in changes.items():
+                setattr(cover.require_original(), name, value)
+            await session.flush()
+            await cover.generate_thumbnails()
+    assert len(await names(store, "cover.t/")) == 2 * 7 + 2 * 3
+    async with sessions.begin() as session:
+        await (await session.get_one(Product, original.product_id)).cover.delete()
+    assert await names(store, "cover.t/") == []
+
+
+async def test_columns_of_the_same_names(sessions: Sessions, store: FileSystemStore) -> None:
+    """Without the mixin, an application's columns are copied to thumbnails, and are not read as a crop box."""
+    columns = {"crop_left": 100, "crop_top": 50, "crop_width": 20, "crop_height": 10}
+    async with sessions.begin() as session:
+        session.add(product := Product())
+        original = await product.clip.from_blob(photos.photo("chelsea"), extra_kwargs=columns)
+        original.focal_point = 0.2, 0.2
+        thumbnail = await product.clip.generate_thumbnail(width=50)
+        assert {name: getattr(thumbnail, name) for name in columns} == columns
+        assert thumbnail.size == (50, 33)
+    await (plan := backfill(sessions, Clip)).execute()
+    assert (plan.progress.counts["made"], plan.progress.counts["marked"]) == (2, 1)
+    assert await names(store, "clip.t/") == declared(original, store)
+    assert [one async for one in verify(sessions, Base, store=store)] == []
+    async with sessions.begin() as session:
+        clip = (await session.get_one(Product, product.id)).clip
+        assert str(clip.url("icon")).startswith("/files/clip.t/")
+        await clip.delete()
+    assert await names(store, "clip.t/") == []
 
 
 async def test_the_placeholder_is_that_of_the_whole_picture(sessions: Sessions, store: KeyedStore) -> None:
