@@ -99,8 +99,8 @@ class Thumbnail:
         return f"{path_of(self.original.object_type, self.stem)}{step.tail}"
 
     def recipe_of(self, step: Step) -> Recipe:
-        """Return the recipe of a file, with the focal point applied."""
-        return self.framing.focused(step.recipe)
+        """Return the recipe of a file, with the crop box and the focal point applied."""
+        return self.declaration.recipe_of(step, self.framing)
 
     def render(self, spool: Spool, steps: Sequence[Step]) -> list[Rendering]:
         """Render some of the files. Blocks the calling thread."""

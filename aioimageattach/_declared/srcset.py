@@ -145,7 +145,7 @@ class Step:
     """One file of a thumbnail.
 
     Args:
-        recipe: The recipe of the file.
+        recipe: The recipe of the file, without a crop; see :meth:`Declaration.recipe_of`.
         width: Width in pixels.
         height: Height in pixels.
         mimetype: MIME type, such as ``"image/webp"``.
@@ -210,6 +210,8 @@ class Declaration:
         self.name: str = name
         self.value: Srcset | Recipe = value
         self.limits: ImageLimits = limits
+        self._recipe = recipe
+        self._uncropped: Recipe = replace(recipe, crop=None)
         self.crops: bool = recipe.fit == "cover" or aspect is not None
         self.look: str = _look(recipe, aspect)
         files: list[Any] = [recipe.width, recipe.height, recipe.ratio, recipe.fit, recipe.format]
@@ -231,7 +233,7 @@ class Declaration:
         return framing if self.crops else framing.without_point()
 
     def ladder(self, width: int, height: int, mimetype: str, framing: Framing = WHOLE) -> Ladder:
-        """Return the files for an original. Their recipes contain its crop box, but not its focal point.
+        """Return the files for an original. Their sizes depend only on that of the part of it that is shown.
 
         Args:
             width: Width of the original, in pixels, as displayed.
@@ -244,15 +246,21 @@ class Declaration:
         if found is None:
             if len(self._ladders) >= _KEPT:
                 self._ladders.clear()
-            found = self._ladders[original] = self._make_ladder((width, height), mimetype, framing)
+            part = framing.boxed(self._recipe).part((width, height))
+            found = self._ladders[original] = self._make_ladder(part.size, mimetype)
         return found
 
-    def _make_ladder(self, size: tuple[int, int], original: str, framing: Framing) -> Ladder:
+    def recipe_of(self, step: Step, framing: Framing) -> Recipe:
+        """Return the recipe of a file with the crop of the declaration, the crop box and the focal point."""
+        crop = framing.boxed(self._recipe).crop
+        return framing.focused(step.recipe if crop is None else replace(step.recipe, crop=crop))
+
+    def _make_ladder(self, size: tuple[int, int], original: str) -> Ladder:
         if isinstance(self.value, Recipe):
-            steps = self._steps([replace(framing.boxed(self.value), enlarge=False)], size, original)
+            steps = self._steps([replace(self._uncropped, enlarge=False)], size, original)
             return Ladder((steps,) if steps else (), steps[0] if steps else None)
-        srcset, common = self.value, framing.boxed(self.value.recipe)
-        boxes = _boxes(srcset, common.part(size).size, original)
+        srcset, common = self.value, self._uncropped
+        boxes = _boxes(srcset, size, original)
         animated = common.is_animated_for(original)
         names = [name for name in srcset.formats if name in _MOVING or not animated]
         formats = []

@@ -79,8 +79,8 @@ class DerivedFile:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of the file, with the focal point applied."""
-        return self.framing.focused(self.step.recipe)
+        """The recipe of the file, with the crop box and the focal point applied."""
+        return self.declaration.recipe_of(self.step, self.framing)
 
     def key_for(self, row: Any) -> ImageKey:
         """Return the key of the file for the current revision of the row."""

@@ -281,7 +281,9 @@ def _uploads(session: Session, row: Image) -> Iterator[Upload]:
 
 def _renew_marks(row: Any) -> None:
     """Calculate the marks of a new row again: a directory cannot be identified before its first file has been put."""
-    attached = None if row is None else record_of(row).attached
+    if row is None:
+        return
+    attached = record_of(row).attached
     if attached is not None and attached.derived and row.__dict__.get(MARKS) is not None:
         files = [one for one, _ in attached.derived]
         set_attribute(row, MARKS, marks_of(files, cast("KeyedStore", attached.store), row.object_type))

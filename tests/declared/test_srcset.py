@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioimageattach._declared import srcset
+from aioimageattach._declared.framing import WHOLE
 from aioimageattach._declared.srcset import Declaration, Srcset, declarations
 from aioimageattach.exc import DeclarationError
 from aioimageattach.imaging import ImageLimits, Recipe
@@ -64,12 +65,14 @@ def test_no_side_is_larger_than_the_original(
 ) -> None:
     """Every declaration has a file; each has the size in its name, and none exceeds the original."""
     what = Srcset(wanted, aspect=aspect, crop=crop, fallback=None)
-    steps = declared(what).ladder(*size, "image/jpeg").steps
+    declaration = declared(what)
+    steps = declaration.ladder(*size, "image/jpeg").steps
     part = what.recipe.part(size)
     for step in steps:
         assert step.width <= part.width
         assert step.height <= part.height
-        assert step.recipe.target(size, original="image/jpeg") == (step.width, step.height)
+        recipe = declaration.recipe_of(step, WHOLE)
+        assert recipe.target(size, original="image/jpeg") == (step.width, step.height)
     assert len({step.width for step in steps}) == len(steps)
     assert [step.width for step in steps] == sorted(step.width for step in steps)
     assert steps
