@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, floor
+from math import ceil, floor, isfinite
 from typing import Any, Final
 
 from ..imaging._options import POINT_STEPS, Crop
@@ -116,10 +116,10 @@ def _framing(
     y: float | None,
 ) -> Framing:
     box = None
-    if left is not None and top is not None and width is not None and height is not None:
+    if not (left is None or top is None or width is None or height is None) and isfinite(left + top + width + height):
         (first, last), (upper, lower) = _inside(left, left + width), _inside(top, top + height)
         box = first, upper, last, lower
-    point = None if x is None or y is None else (_nearest(x), _nearest(y))
+    point = None if x is None or y is None or not isfinite(x + y) else (_nearest(x), _nearest(y))
     return Framing(None if box == _FULL else box, point)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -53,10 +54,12 @@ def test_boxes_are_rounded_inwards(box: tuple[float, ...], expected: tuple[int, 
         ({"focal_x": 0.1}, WHOLE),
         ({"focal_x": 0.404, "focal_y": 0.255, "width": 7}, Framing(point=(40, 26))),
         ({"focal_x": 1.5, "focal_y": -1}, Framing(point=(100, 0))),
+        (dict.fromkeys(COLUMNS, math.nan), WHOLE),
+        (dict.fromkeys(COLUMNS, math.inf), WHOLE),
     ],
 )
 def test_what_a_row_contains(values: dict[str, Any], expected: Framing) -> None:
-    """Incomplete values count as none; values outside of the image, from other programs, are limited to it."""
+    """Incomplete and infinite values count as none. Other values outside of the image are limited to it."""
     assert Framing.of(values) == expected
 
 
