@@ -245,6 +245,26 @@ async def test_a_picture_that_is_replaced_during_the_run(sessions: Sessions, sto
     assert len(await store.names()) == 14
 
 
+async def make_thumbnail(sessions: Sessions, number: int) -> None:
+    """The task that the guide starts after an upload."""
+    async with sessions.begin() as session:
+        await (await session.get_one(User, number)).picture.get_or_generate_thumbnail(width=30)
+
+
+@pytest.mark.parametrize(
+    "database", ["postgresql", "mariadb"], indirect=True
+)  # SQLite would block the concurrent write
+async def test_a_task_makes_the_same_thumbnail_during_the_run(sessions: Sessions, store: FailingStore) -> None:
+    """Each image has one thumbnail, and no file is left over."""
+    await connect(sessions)
+    store.meanwhile = lambda: make_thumbnail(sessions, 2)
+    plan = generate(sessions, User.picture, [30], batch=3)
+    await plan.execute()
+    assert plan.failures == []
+    assert await thumbnails(sessions) == [(number, 30) for number in (1, 2, 3, 5, 6, 7, 8)]
+    assert len(await store.names()) == 14
+
+
 async def test_a_cancelled_run_can_be_continued(sessions: Sessions, store: FailingStore) -> None:
     """A cancelled run leaves complete batches and no file without a row, and another run continues."""
     plan = generate(sessions, User.picture, [30], batch=2)
