@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
@@ -17,31 +18,10 @@ from .store import Store
 __all__ = ["ImageOut", "ImageSetOut", "PictureOut", "ThumbnailOut"]
 
 
-class ImageOut(BaseModel):
-    """An image: a row, or the original of an image set.
-
-    Declare a field for several images as ``list[ImageOut]``, and a field for an optional image as
-    :data:`ImageSetOut`. Subclasses can add fields, which are read from the image's attributes of the same names::
-
-        class PhotoOut(ImageOut):
-            caption: str
-
-    The current store builds the URL. To use another store, pass it as
-    ``model_validate(..., context={"store": store})``.
-    """
+class _FromImage(BaseModel):
+    """A model of an image: a row, or the original of an image set."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(from_attributes=True)
-
-    url: Annotated[str, Field(json_schema_extra={"format": "uri-reference"})]
-    """URL of the file."""
-    width: Annotated[int, Field(ge=1)]
-    """Width of the displayed image, in pixels."""
-    height: Annotated[int, Field(ge=1)]
-    """Height of the displayed image, in pixels."""
-    mimetype: Annotated[str, Field(examples=["image/jpeg"])]
-    """MIME type of the file."""
-    alt: str
-    """Alternative text; may be empty."""
 
     @model_validator(mode="before")
     @classmethod
@@ -55,6 +35,36 @@ class ImageOut(BaseModel):
         if isinstance(value, Image):
             return cls.values_of(value, (info.context or {}).get("store"))
         return value
+
+    @classmethod
+    @abstractmethod
+    def values_of(cls, image: Image, store: Store | None) -> dict[str, Any]:
+        """Return the value of each field by name."""
+
+
+class ImageOut(_FromImage):
+    """An image: a row, or the original of an image set.
+
+    Declare a field for several images as ``list[ImageOut]``, and a field for an optional image as
+    :data:`ImageSetOut`. Subclasses can add fields, which are read from the image's attributes of the same names::
+
+        class PhotoOut(ImageOut):
+            caption: str
+
+    The current store builds the URL. To use another store, pass it as
+    ``model_validate(..., context={"store": store})``.
+    """
+
+    url: Annotated[str, Field(json_schema_extra={"format": "uri-reference"})]
+    """URL of the file."""
+    width: Annotated[int, Field(ge=1)]
+    """Width of the displayed image, in pixels."""
+    height: Annotated[int, Field(ge=1)]
+    """Height of the displayed image, in pixels."""
+    mimetype: Annotated[str, Field(examples=["image/jpeg"])]
+    """MIME type of the file."""
+    alt: str
+    """Alternative text; may be empty."""
 
     @classmethod
     def values_of(cls, image: Image, store: Store | None) -> dict[str, Any]:
@@ -81,14 +91,12 @@ class ThumbnailOut(BaseModel):
     """Height of the file at ``src``, in pixels."""
 
 
-class PictureOut(BaseModel):
+class PictureOut(_FromImage):
     """An image and its declared thumbnails, read from an image set or from the row of an original.
 
     It does not contain the URL of the original. Declare a field for several images as ``list[PictureOut]``, and a
     field for an optional image as ``ImageSetOut[PictureOut]``. Subclasses can add fields, as for :class:`ImageOut`.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(from_attributes=True)
 
     width: Annotated[int, Field(ge=1)]
     """Width of the displayed original, in pixels."""
@@ -102,15 +110,6 @@ class PictureOut(BaseModel):
     """ThumbHash in Base64, if the class has the mixin ``Placeholder``."""
     thumbnails: dict[str, ThumbnailOut]
     """Declared thumbnails by name."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, BaseImageSet):
-            value = value.require_original()
-        if isinstance(value, Image):
-            return cls.values_of(value, (info.context or {}).get("store"))
-        return value
 
     @classmethod
     def values_of(cls, image: Image, store: Store | None) -> dict[str, Any]:

@@ -246,5 +246,5 @@ async def test_a_picture_contains_its_thumbnails(sqlite_database: Database) -> N
         assert "one" not in PictureOut.model_validate(product.cover).thumbnails
     empty = markup.Product()
     assert ProductOut.model_validate(empty).cover is None
-    with pytest.raises(NoOriginalError):
+    with pytest.raises(NoOriginalError, match=r"PictureOut: the image set is empty; .* ImageSetOut\[PictureOut\]"):
         PictureOut.model_validate(empty.cover)
