@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from sqlalchemy import Float, String, Text
@@ -176,8 +177,15 @@ def crop_box_of(row: Image | None) -> Crop | None:
 
 
 def focal_point_of(row: Image | None) -> tuple[float, float] | None:
-    """Return the focal point of an original; ``None`` if it has none, or if its class lacks the mixin."""
-    return row.focal_point if isinstance(row, FocalPoint) else None
+    """Return the focal point of an original; ``None`` if it has none, or if its class lacks the mixin.
+
+    Values that another program has written may be outside of the image.
+    """
+    point = row.focal_point if isinstance(row, FocalPoint) else None
+    if point is None or not all(map(isfinite, point)):
+        return None
+    x, y = (min(max(part, 0.0), 1.0) for part in point)
+    return x, y
 
 
 def wants_preview(row: Image) -> bool:

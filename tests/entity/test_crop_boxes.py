@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from sqlalchemy import ForeignKey, select, text, update
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, defer, mapped_column, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from aioimageattach import CropBox, FocalPoint, Image, MultipleImageSet, Recipe, bind_store, image_attachment
+from aioimageattach.entity._mixins import focal_point_of
 from aioimageattach.exc import DeclarationError, NotLoadedError
 from aioimageattach.imaging import render
 from aioimageattach.thumbnails import generate
@@ -148,6 +151,25 @@ async def test_boxes_that_other_programs_have_written(sessions: Sessions) -> Non
         product = await session.get_one(Product, number)
         assert product.photo.require_original().crop_box == (0.51, 0.2, 0.49, 0.01)
         assert (await product.photo.generate_thumbnail(ratio=1)).size == (221, 3)
+
+
+async def test_points_that_other_programs_have_written(sessions: Sessions) -> None:
+    """A point outside of the image is limited to it."""
+    number = await product_with(sessions)
+    async with sessions.begin() as session:
+        await session.execute(update(ProductPhoto).values({"focal_x": 1.5, "focal_y": 0.25}))
+    async with sessions.begin() as session:
+        product = await session.get_one(Product, number)
+        assert (await product.photo.generate_thumbnail(width=50, height=50)).variant == "cover.at100-25"
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_points_that_are_not_finite_count_as_none(number: float) -> None:
+    """PostgreSQL can store such numbers."""
+    row = ProductPhoto()
+    set_committed_value(row, "focal_x", number)
+    set_committed_value(row, "focal_y", 0.5)
+    assert focal_point_of(row) is None
 
 
 async def test_a_box_that_is_not_loaded_is_asked_for(sessions: Sessions) -> None:
