@@ -39,7 +39,7 @@ _RELAYS: Final = 0xC0586300  # 192.88.99.0/24, the relays of 6to4 (RFC 7526)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
-def is_public(address: Address) -> bool:
+def _is_public(address: Address) -> bool:
     """Return whether an address belongs to the public internet.
 
     Loopback, private and shared (RFC 1918, RFC 6598), link-local, multicast, reserved and documentation addresses are
@@ -48,7 +48,7 @@ def is_public(address: Address) -> bool:
     """
     if isinstance(address, IPv6Address):
         if any(address in network for network in _MAPPED):
-            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+            return _is_public(IPv4Address(int(address) & 0xFFFFFFFF))
         return address in _GLOBAL and not any(address in network for network in _SPECIAL)
     return (
         address.is_global and not address.is_multicast and not address.is_reserved and int(address) & ~0xFF != _RELAYS
@@ -127,7 +127,7 @@ async def _opened(
         """Create the socket for a connection, after checking its address."""
         family, kind, protocol, _, where = info
         address = ip_address(where[0].partition("%")[0])
-        if not is_public(address) and not (is_allowed is not None and is_allowed(address)):
+        if not _is_public(address) and not (is_allowed is not None and is_allowed(address)):
             refused.append(address)
             raise PermissionError(f"{address} is not allowed")
         made = socket.socket(family, kind, protocol)

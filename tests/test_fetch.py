@@ -23,7 +23,7 @@ from aioimageattach.exc import (
     ImageTooLargeError,
     UnreadableImageError,
 )
-from aioimageattach.fetch import Address, fetch, is_public
+from aioimageattach.fetch import Address, _is_public, fetch
 from aioimageattach.stores import MemoryStore
 from tests import photos
 from tests.databases import Database
@@ -220,4 +220,4 @@ async def test_without_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_public_addresses(text: str, expected: bool) -> None:
     """Only addresses of the public internet are allowed. Addresses embedded in IPv6 are checked, too."""
-    assert is_public(ip_address(text)) is expected
+    assert _is_public(ip_address(text)) is expected

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..file import AsyncFile, Source
 from ..key import ImageKey
-from ..store import KeyLevelStore, Store
+from ..store import Store
+from ..store._keyed import KeyLevelStore
 
 
 class LocalProxyStore(KeyLevelStore):

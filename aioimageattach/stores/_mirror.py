@@ -17,7 +17,8 @@ from ..exc import StoreError, StoreFileNotFoundError
 from ..file import AsyncFile, Source, Spool
 from ..file._spool import SpoolFile
 from ..key import ImageKey
-from ..store import KeyedStore, KeyLevelStore, ObjectInfo, Store
+from ..store import KeyedStore, ObjectInfo, Store
+from ..store._keyed import KeyLevelStore
 from ._combined import CombinedStore, check_places, check_stores, joined
 
 __all__ = ["MirrorStore", "PlainMirrorStore"]

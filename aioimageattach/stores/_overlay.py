@@ -13,7 +13,8 @@ from .._tasks import map_concurrently
 from ..exc import InvalidKeyError, StoreError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import AsyncFile, Source
 from ..key import ImageKey
-from ..store import KeyedStore, KeyLevelStore, ObjectInfo, Store
+from ..store import KeyedStore, ObjectInfo, Store
+from ..store._keyed import KeyLevelStore
 from ._combined import CombinedStore, check_places, check_stores, joined
 
 __all__ = ["DELETED_MARK_MIMETYPE", "OverlayStore", "PlainOverlayStore"]

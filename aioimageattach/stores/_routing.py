@@ -9,7 +9,8 @@ from .._names import DERIVED, check_name
 from ..exc import InvalidKeyError
 from ..file import AsyncFile, Source
 from ..key import ImageKey
-from ..store import KeyedStore, KeyLevelStore, ObjectInfo, Store
+from ..store import KeyedStore, ObjectInfo, Store
+from ..store._keyed import KeyLevelStore
 from ._combined import CombinedStore, NameRoutingStore, check_stores, joined
 
 __all__ = ["PlainRoutingStore", "RoutingStore"]

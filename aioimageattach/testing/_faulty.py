@@ -13,7 +13,8 @@ from typing import Final, Literal, TypeAlias
 from ..exc import StoreUnavailableError
 from ..file import AsyncFile, FileProxy, SeekableFileProxy, Source, Spool
 from ..key import ImageKey
-from ..store import KeyedStore, KeyLevelStore, ObjectInfo, Store
+from ..store import KeyedStore, ObjectInfo, Store
+from ..store._keyed import KeyLevelStore
 from ..stores._combined import CombinedStore
 from ..stores._memory import MemoryStore
 
