@@ -30,7 +30,7 @@ from ._reader import StoreReader
 __all__ = ["ThumbnailServer"]
 
 _MAX_FRAMINGS: Final = 100
-"""Largest number of crop boxes and focal points per thumbnail.
+"""Largest number of crop boxes and focal points per thumbnail. Above it, new boxes get one point each.
 
 A client that knows the URL of a thumbnail could request all focal points, and with the URL of the original also all
 crop boxes.
@@ -268,7 +268,10 @@ class ThumbnailServer(FileServer):
 
     async def _has_too_many_framings(self, object_type: str, name: DerivedName) -> bool:
         existing = await self._existing(object_type, name)
-        return len({one.framing for one in existing.values()} - {name.framing}) >= _MAX_FRAMINGS
+        others = {one.framing for one in existing.values()} - {name.framing}
+        boxes = {one.box for one in others}
+        # Clients can change points, so the points of earlier boxes must not prevent files of a new box.
+        return len(others if name.framing.box in boxes else boxes) >= _MAX_FRAMINGS
 
 
 def _width_of(name: str) -> int:

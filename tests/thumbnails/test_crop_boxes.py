@@ -568,6 +568,20 @@ async def test_boxes_cannot_fill_the_disk(store: KeyedStore, monkeypatch: pytest
     assert len(await names(store, "cover.t/")) == 2
 
 
+async def test_points_do_not_use_up_the_boxes(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client can request all points of a box, and a box that an editor chooses afterwards is shown nevertheless."""
+    monkeypatch.setattr(server, "_MAX_FRAMINGS", 3)
+    site, original = Site(store, Cover), await put(Cover, store)
+    statuses = []
+    for box, points in (((0, 0, 0.5, 0.5), 4), (BOX, 2), ((0, 0, 0.4, 0.5), 2), ((0, 0, 0.3, 0.5), 2)):
+        original.crop_box = box
+        for number in range(points):
+            original.focal_point = number / 10, 0.5
+            statuses.append((await site.ask(site.urls(original, "icon")[0])).status)
+            await site.settle()
+    assert statuses == [200, 200, 200, 302, 200, 302, 200, 302, 503, 503]
+
+
 async def test_forged_boxes_are_refused(store: KeyedStore) -> None:
     """Names with a changed, removed or added box, a box in place of a point, or an impossible box are not found."""
     site, original = Site(store, Cover), await put(Cover, store)
