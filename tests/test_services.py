@@ -14,7 +14,9 @@ from tests.databases import REQUIRED, Servers
 @pytest.mark.parametrize("name", ["postgresql", "mariadb"])
 def test_the_database_server_answers(name: str, servers: Servers) -> None:
     """The server accepts a connection and provides an empty database."""
-    assert servers._server(name).empty().database
+    server = servers._server(name)
+    server.empty()
+    assert server.url.database
 
 
 def test_redis_answers() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
 from sqlalchemy import Column, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_object_session
@@ -61,9 +61,6 @@ class Collection(Generic[I]):
         self.owner: object = owner
         self.name: str = name
         self.attachment: Attachment = attachment
-
-    def __copy__(self) -> Self:
-        return self
 
     def __reduce__(self) -> NoReturn:
         owner = type(self.owner).__name__

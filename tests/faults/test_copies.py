@@ -67,6 +67,7 @@ async def test_detached(rig: Rig) -> None:
         assert owner.picture.locate(rig.store).endswith(".png")
         with pytest.raises(UsageError, match=r"was deleted|is detached"):
             await rig.attach(owner.picture, b"new")
+    assert await copy.copy(user.picture).make_blob(rig.store) == b"old"
     await rig.check(b"old")
 
 

@@ -142,8 +142,9 @@ def test_items_of_every_version_of_the_tables_are_found() -> None:
         heif(b"\0\0\0\0\0\1" + entry(2, 1, b"mime", b"no end"), b"\0\0\0\0\x44\0\0\0"),
         heif(b"\0\0\0\0\0\0", b"\0\0\0\0\x44\0\0\1" + b"\0\1\0\0\0\1" + b"\x7f\0\0\0\0\0\0\1"),
         heif(b"\0\0\0\0\0\0", b"\1\0\0\0\x44\0\0\1" + b"\0\1\0\1\0\0\0\1" + bytes(8)),
+        heif(b"\0\0\0\0\0\0", b"\0\0\0\0\x44"),
     ],
-    ids=["empty", "no tables", "no entry", "open text", "beyond the file", "no data"],
+    ids=["empty", "no tables", "no entry", "open text", "beyond the file", "no data", "truncated"],
 )
 def test_unsupported_tables_are_ignored(view: memoryview) -> None:
     """The position of an item is not guessed."""

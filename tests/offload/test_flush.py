@@ -54,6 +54,14 @@ async def test_the_life_of_a_value(each_sessions: Sessions, store: FaultyStore) 
     assert await contents(sessions, store) == set()
 
 
+async def test_a_plain_value_of_a_new_row(each_sessions: Sessions, store: FaultyStore) -> None:
+    """A framework may set a plain value without SQLAlchemy's events; it is stored like an assigned one."""
+    async with each_sessions() as session, session.begin():
+        session.add(new := Article(id=1))
+        new.__dict__["body"] = "plain"
+    assert await contents(each_sessions, store) == {b"plain"}
+
+
 @pytest.mark.parametrize("how", ["loaded", "expired", "deferred", "deleted"])
 async def test_the_old_value_need_not_be_known(each_sessions: Sessions, store: FaultyStore, how: str) -> None:
     """The file that the row references immediately before it is written is deleted."""

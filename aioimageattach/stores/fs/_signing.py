@@ -77,9 +77,6 @@ class UrlSigner:
         self._window = expires_in if window is None else window
         self._clock = clock
 
-    def __copy__(self) -> Self:
-        return self
-
     def __deepcopy__(self, memo: object) -> Self:
         return self
 

@@ -277,7 +277,7 @@ async def test_copies_share_the_connections(gate: Gate, s3_store: S3Store) -> No
     """A copy, as dataclasses.asdict() makes one, works and is closed with the store; nothing is pickled."""
     for number, twin in enumerate((copy.copy(s3_store), copy.deepcopy(s3_store))):
         await twin.put_object(f"{number}", b"x")
-        assert twin.client is s3_store.client
+        assert twin.client is s3_store.client is copy.copy(s3_store.client)
     assert len([found async for found in s3_store.list_objects()]) == 2
     with pytest.raises(
         TypeError, match=r"<S3 bucket .*> cannot be pickled, because it has connections and credentials"

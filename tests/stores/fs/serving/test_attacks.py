@@ -27,7 +27,7 @@ PROOFS = {
     "a trailing slash": (NAMES, "other_paths_are_not_served"),
     "hidden": (HERE, "files_that_the_store_did_not_put"),
     "a link": (HERE, "only_regular_files_are_opened", HERE, "symbolic_links_are_not_followed"),
-    "a directory that is replaced": (HERE, "a_directory_that_is_repeatedly_replaced_by_a_link"),
+    "a directory that is repeatedly replaced": (HERE, "a_directory_that_is_repeatedly_replaced_by_a_link"),
     "a FIFO": (HERE, "only_regular_files_are_opened"),
     "POST": (HERE, "files_can_only_be_read"),
     "100 ranges": (RANGES, "each_requested_byte_is_sent_once", HERE, "an_ignored_range"),
