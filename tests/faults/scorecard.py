@@ -269,7 +269,7 @@ def draw(counts: Counts, peers: list[dict[str, Any]]) -> None:
         bars = left.barh(names, widths, left=start, color=colour, label=label)
         left.bar_label(bars, [str(width) if width else "" for width in widths], label_type="center", color=INK[outcome])
         start = [before + width for before, width in zip(start, widths, strict=True)]
-    left.set_title(f"{max(start)} scenarios, asked of {len(peers)} libraries")
+    left.set_title(f"{max(start)} scenarios, {len(peers)} libraries")
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False)
     steps = killed(counts)
     bars = right.barh(list(steps)[::-1], list(steps.values())[::-1], color="#4a6fa5")
