@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Real
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
 from ..exc import DeclarationError
 
@@ -179,6 +180,8 @@ def checked_fractions(label: str, values: object, count: int) -> list[float]:
 
 
 def _is_number(value: object) -> bool:
+    if isinstance(value, Decimal):  # not a Real, but common in databases and JSON
+        return not value.is_nan()
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -212,10 +215,10 @@ def checked_crop(crop: object) -> Crop | None:
 
 
 def checked_ratio(ratio: object) -> float:
-    if isinstance(ratio, bool) or not isinstance(ratio, Real):
+    if not _is_number(ratio):
         raise DeclarationError(f"ratio: expected a number, got {ratio!r:.80}")
     try:
-        number = float(ratio)
+        number = float(cast("float", ratio))
     except OverflowError:
         number = float("inf")
     if not 0 < number < float("inf"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -100,6 +101,7 @@ async def cropped(recipe: Recipe, pixels: tuple[int, int, int, int] = PIXELS, na
     [
         ((0.25, 0, 0.5, 1), (0.25, 0.0, 0.5, 1.0)),
         ([0.104, 0.333, 0.5, 0.5], (0.11, 0.34, 0.49, 0.49)),
+        ((Decimal("0.1"), Decimal(0), Decimal("0.5"), 1), (0.1, 0.0, 0.5, 1.0)),
         ((0.1 + 0.2, 0, 0.7, 0.57), (0.3, 0.0, 0.7, 0.57)),
         ((0.5, 0.5, 1e-9, 1e-9), (0.5, 0.5, 0.01, 0.01)),
         ((0, 0, 1, 1), None),
@@ -126,7 +128,17 @@ async def test_a_box_is_stored_as_thumbnails_show_it(sessions: Sessions, box: An
 
 @pytest.mark.parametrize(
     "box",
-    [(0.5, 0, 0.6, 1), (-0.1, 0, 0.5, 1), (0, 0, 0, 1), (0, 0.5, 1, 0), (0, 0, 2, 1), ("0", 0, 1, 1), (0, 0, 1), 0.5],
+    [
+        (0.5, 0, 0.6, 1),
+        (-0.1, 0, 0.5, 1),
+        (0, 0, 0, 1),
+        (0, 0.5, 1, 0),
+        (0, 0, 2, 1),
+        ("0", 0, 1, 1),
+        (Decimal("nan"), 0, 1, 1),
+        (0, 0, 1),
+        0.5,
+    ],
 )
 def test_boxes_outside_of_the_picture_are_refused(box: Any) -> None:
     """Invalid boxes are rejected by both setters, and the row keeps its box."""

@@ -736,7 +736,7 @@ def test_a_worker_without_a_free_file_descriptor(ask: Ask) -> None:
 
 def test_a_damaged_picture_that_needs_much_memory() -> None:
     """A damaged image is not reported as too large, even if its pixels need more than half of the memory."""
-    limits = replace(WIDE, max_memory=280_000_000, verify="complete")
+    limits = replace(WIDE, max_memory=300_000_000, verify="complete")
     assert render(interlaced(6_000), [Recipe(width=40)], limits)[0].width == 40
     with pytest.raises(UnreadableImageError, match="damaged pixels"):
         render(interlaced(6_000)[:-30_000], [Recipe(width=40)], limits)
