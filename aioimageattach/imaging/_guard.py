@@ -26,6 +26,7 @@ _CLEAR_FRAME: Final = b"!\xf9\4\1\0\0\0\0,\0\0\0\0\1\0\1\0\x80\0\0\0\0\0\0\2\2\x
 """A GIF frame of one transparent pixel, and the end of the file."""
 
 _GIF, _WEBP, _AVIF, _HEIC = 7.0, 9.0, 18.0, 14.0  # memory per pixel, in bytes
+_PROFILE_FLAG, _EXIF_FLAG = 0x20, 0x08  # of VP8X (RFC 9649, 2.7)
 _DEEP: Final = 1.5  # factor for more than 8 bits per sample
 
 
@@ -58,7 +59,7 @@ def _webp(view: memoryview, limits: ImageLimits) -> Structure:
         raise UnreadableImageError("expected a complete image/webp file, got one that is truncated")
     metadata = Metadata(limits)
     pieces = Pieces()
-    frames, orientation, profile, dropped = 0, 1, None, False
+    frames, orientation, profile, dropped, announced = 0, 1, None, False, 0
     for part in riff_parts(view):
         size = int.from_bytes(view[part.start + 4 : part.body], "little")
         content = view[part.body : part.body + size]
@@ -68,15 +69,17 @@ def _webp(view: memoryview, limits: ImageLimits) -> Structure:
         elif part.name == b"VP8X" and len(content) >= 10:
             sides = (1 + int.from_bytes(view[at : at + 3], "little") for at in (part.body + 4, part.body + 7))
             limits.check_size(*sides, bytes_per_pixel=_WEBP)
+            announced = content[0]
             flags = bytes([content[0] & 0x12]) + bytes(content[1:])  # keep only the flags for alpha and animation
             pieces.found.append(bytes(view[part.start : part.body]) + flags + bytes(part.end - part.body - size))
             continue
         elif part.name not in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM"):
             dropped = True
             metadata.add(len(content))
-            if part.name == b"EXIF":
+            # browsers ignore chunks that VP8X does not announce
+            if part.name == b"EXIF" and announced & _EXIF_FLAG:
                 orientation = exif_orientation(content)
-            elif part.name == b"ICCP":
+            elif part.name == b"ICCP" and announced & _PROFILE_FLAG:
                 profile = bytes(content)
             continue
         pieces.keep(part.start, part.end)

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+import pyvips
 from PIL import Image, ImageChops
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
@@ -16,6 +17,20 @@ from aioimageattach.imaging._metadata import STRIPPED_TYPES, strip_probed
 from tests import photos
 
 PRIVATE = (photos.GPS[0], b"Example Phones", b"somebody private", b"xmpmeta", b"2026:05:17")
+
+
+def test_the_orientation_of_a_webp_must_be_announced() -> None:
+    """Browsers and libvips ignore an EXIF chunk that VP8X does not announce; so do thumbnails and stripped files."""
+    data = bytearray(photos.saved(photos.opened("chelsea", (48, 32)), "WEBP", exif=photos.exif(8)))
+    assert probe(bytes(data)).width == 32
+    assert data[12:16] == b"VP8X"
+    data[20] &= ~0x08
+    found = probe(bytes(data))
+    assert (found.width, found.height, found.orientation) == (48, 32, 1)
+    assert "orientation" not in pyvips.Image.new_from_buffer(bytes(data), "").get_fields()
+    for blob in (bytes(data), strip_metadata(bytes(data), "image/webp")):
+        [made] = render(blob, [Recipe(ratio=1, format="png")])
+        assert (made.width, made.height) == (48, 32)
 
 
 def pixels(data: bytes) -> bytes:
