@@ -101,8 +101,8 @@ class ImageFlush(FlushHandler):
         """Find the rows that this flush removes from the database, and calculate the marks of new rows again."""
         work = _work(session)
         assert work.replacement is not None
-        for state in work.seen:
-            _renew_marks(state.obj())
+        for row in [row for state in work.seen if (row := state.obj()) is not None]:
+            _renew_marks(row)
         for one in work.replacement.find_removed():
             store = resolve_store(one.store, session=session)
             record_of(one.row).store = store
@@ -281,8 +281,6 @@ def _uploads(session: Session, row: Image) -> Iterator[Upload]:
 
 def _renew_marks(row: Any) -> None:
     """Calculate the marks of a new row again: a directory cannot be identified before its first file has been put."""
-    if row is None:
-        return
     attached = record_of(row).attached
     if attached is not None and attached.derived and row.__dict__.get(MARKS) is not None:
         files = [one for one, _ in attached.derived]
