@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE))
 
 import package_map  # noqa: E402
 
-import aioimageattach  # noqa: E402 - found by the lines above
+import aioimageattach  # noqa: E402 - the lines above make it importable
 from aioimageattach.version import VERSION  # noqa: E402
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ version = release = VERSION
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_click"]
 exclude_patterns = ["_build", "changelog/*.*.md"]
 source_suffix = {".md": "markdown"}
-smartquotes_action = "qe"  # two hyphens begin an option; they do not stand for a dash
+smartquotes_action = "qe"  # no dashes: two hyphens begin an option
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 

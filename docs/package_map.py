@@ -22,7 +22,7 @@ INK, LINE, FILL, PRIVATE = "#1f2937", "#2f6f9f", "#e3edf5", "#f1efe9"
 
 @dataclass(frozen=True)
 class Figures:
-    """What a package consists of."""
+    """The figures of a package."""
 
     files: int
     lines: int
