@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -88,6 +89,12 @@ def test_heavy_libraries_are_detected() -> None:
     assert loaded_by("pyvips") == ["pyvips"]
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Parse a module once for all tests."""
+    return ast.parse(path.read_text("utf-8"))
+
+
 def test_each_imported_library_is_declared() -> None:
     """The package imports no library that ``pyproject.toml`` does not declare, even if another one installs it."""
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
@@ -97,9 +104,7 @@ def test_each_imported_library_is_declared() -> None:
     declared.add("pytest")  # runs the test classes of aioimageattach.testing
     declared |= {"pydantic", "pydantic_core"}  # imported only in a method that pydantic calls
     imported = {
-        name.partition(".")[0]
-        for path in PACKAGE.rglob("*.py")
-        for name in imports(ast.parse(path.read_text("utf-8")), typing=True)
+        name.partition(".")[0] for path in PACKAGE.rglob("*.py") for name in imports(tree_of(path), typing=True)
     }
     assert sorted(imported - sys.stdlib_module_names - declared) == []
 
@@ -110,7 +115,7 @@ def test_each_library_is_imported_in_one_place(library: str) -> None:
     importers = {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for path in PACKAGE.rglob("*.py")
-        if any(is_within(name, library) for name in imports(ast.parse(path.read_text("utf-8"))))
+        if any(is_within(name, library) for name in imports(tree_of(path)))
     }
     assert [name for name in sorted(importers) if not any(is_within(name, home) for home in IMPORTERS[library])] == []
 
