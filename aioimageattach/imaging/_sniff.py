@@ -70,6 +70,8 @@ def _root(view: memoryview) -> str | None:
     try:
         for at in range(0, min(len(view), _MOST_PROLOG), _BLOCK):
             parser.Parse(bytes(view[at : at + _BLOCK]), False)
+        getattr(parser, "SetReparseDeferralEnabled", bool)(False)  # since 2.6, Expat waits for more of a long token
+        parser.Parse(b"", False)
     except _FoundError as found:
         return found.name
     except (expat.ExpatError, ValueError, LookupError):
