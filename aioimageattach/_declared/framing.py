@@ -19,7 +19,6 @@ POINT: Final = ("focal_x", "focal_y")
 """The attributes of the mixin :class:`~aioimageattach.entity.FocalPoint`."""
 COLUMNS: Final = (*BOX, *POINT)
 
-_STEPS: Final = POINT_STEPS
 _NOISE: Final = 1e-4
 """Inaccuracy of the fractions in a database, in steps: MySQL stores them as single-precision numbers."""
 
@@ -60,7 +59,7 @@ class Framing:
                 return None
         if len(text) in (6, 14):
             point = int(text[-6:-3]), int(text[-3:])
-            if max(point) > _STEPS:
+            if max(point) > POINT_STEPS:
                 return None
         return cls(box, point)
 
@@ -79,7 +78,7 @@ class Framing:
         if self.box is None:
             return None
         left, top, right, bottom = self.box
-        return left / _STEPS, top / _STEPS, (right - left) / _STEPS, (bottom - top) / _STEPS
+        return left / POINT_STEPS, top / POINT_STEPS, (right - left) / POINT_STEPS, (bottom - top) / POINT_STEPS
 
     def parts(self) -> tuple[Framing, ...]:
         """Return the framings with none, either and both of box and point."""
@@ -91,17 +90,18 @@ class Framing:
 
     def boxed(self, recipe: Recipe) -> Recipe:
         """Return a recipe that is limited to the box."""
-        return recipe if self.crop is None else recipe.with_crop_box(self.crop)
+        crop = self.crop
+        return recipe if crop is None else recipe.with_crop_box(crop)
 
     def focused(self, recipe: Recipe) -> Recipe:
         """Return a recipe, which is limited to the box already, with the focal point."""
         if self.point is None:
             return recipe
         x, y = self.point
-        return recipe.with_focal_point((x / _STEPS, y / _STEPS))
+        return recipe.with_focal_point((x / POINT_STEPS, y / POINT_STEPS))
 
 
-_FULL: Final = (0, 0, _STEPS, _STEPS)
+_FULL: Final = (0, 0, POINT_STEPS, POINT_STEPS)
 WHOLE: Final = Framing()
 """The whole image, without a focal point."""
 
@@ -124,14 +124,14 @@ def _framing(
 
 
 def _nearest(part: float) -> int:
-    return min(max(int(part * _STEPS + 0.5), 0), _STEPS)
+    return min(max(int(part * POINT_STEPS + 0.5), 0), POINT_STEPS)
 
 
 def _inside(start: float, end: float) -> tuple[int, int]:
     """Return the largest range of whole steps inside a range; the step at its start if it contains none."""
-    first, last = ceil(start * _STEPS - _NOISE), floor(end * _STEPS + _NOISE)
+    first, last = ceil(start * POINT_STEPS - _NOISE), floor(end * POINT_STEPS + _NOISE)
     if first >= last:
-        first = min(max(floor(start * _STEPS + _NOISE), 0), _STEPS - 1)
+        first = min(max(floor(start * POINT_STEPS + _NOISE), 0), POINT_STEPS - 1)
         return first, first + 1
-    first = min(max(first, 0), _STEPS - 1)
-    return first, min(max(last, first + 1), _STEPS)
+    first = min(max(first, 0), POINT_STEPS - 1)
+    return first, min(max(last, first + 1), POINT_STEPS)

@@ -17,7 +17,7 @@ KNOWN_TYPES: Final = DEFAULT_TYPES | {"image/tiff", "image/heic", "image/svg+xml
 """All MIME types that can be accepted: :data:`DEFAULT_TYPES`, and those that must be enabled explicitly."""
 
 Verify: TypeAlias = Literal["header", "pixels", "complete"]
-"""How thoroughly an image is checked when it is attached."""
+"""Levels of the check of an image that is attached, the most thorough one last."""
 
 VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
 """MIME types of vector images, which can be rendered at any size."""

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 Fit = Literal["cover", "contain", "fill", "inside"]
-"""How an image is fitted into a box with a different aspect ratio: the values of CSS ``object-fit``, and ``inside``.
+"""Ways to fit an image into a box with a different aspect ratio: the values of CSS ``object-fit``, and ``inside``.
 
 ===========  ===============================================================================
 ``cover``    fills the box; the parts that exceed it are cropped, see ``gravity``

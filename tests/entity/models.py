@@ -10,8 +10,10 @@ from sqlalchemy import ForeignKey, MetaData, Unicode, UnicodeText, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
 from aioimageattach.file import AsyncFile, Source
+from aioimageattach.store import Store
 from aioimageattach.stores import MemoryStore
 from tests.databases import Database
 
@@ -81,10 +83,15 @@ class CountingStore(MemoryStore):
         return [found.name async for found in self.list_objects()]
 
 
-async def started(database: Database, metadata: MetaData, **options: Any) -> async_sessionmaker[AsyncSession]:
-    """Create the tables, and return a sessionmaker with the given options."""
+async def started(
+    database: Database, metadata: MetaData, store: Store | None = None, **options: Any
+) -> async_sessionmaker[AsyncSession]:
+    """Create the tables, and return a sessionmaker with the given options, to which the store is bound."""
     await database.create(metadata)
-    return async_sessionmaker(database.engine(), **options)
+    sessions = async_sessionmaker(database.engine(), **options)
+    if store is not None:
+        bind_store(sessions, store)
+    return sessions
 
 
 def engine_of(sessions: async_sessionmaker[AsyncSession]) -> AsyncEngine:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, defer, mapped_column, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
-from aioimageattach import CropBox, FocalPoint, Image, MultipleImageSet, Recipe, bind_store, image_attachment
+from aioimageattach import CropBox, FocalPoint, Image, MultipleImageSet, Recipe, image_attachment
 from aioimageattach.entity._mixins import focal_point_of
 from aioimageattach.exc import DeclarationError, NotLoadedError
 from aioimageattach.imaging import render
@@ -64,9 +64,7 @@ class View(Base, Image, CropBox):
 @pytest.fixture
 async def sessions(database: Database, store: CountingStore) -> Sessions:
     """Sessions on each of the databases."""
-    made = await started(database, Base.metadata, expire_on_commit=False)
-    bind_store(made, store)
-    return made
+    return await started(database, Base.metadata, store, expire_on_commit=False)
 
 
 async def product_with(sessions: Sessions, blob: bytes = BLOB) -> int:

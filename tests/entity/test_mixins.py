@@ -66,9 +66,7 @@ class PlainPhoto(Base, Image):
 
 @pytest.fixture
 async def sessions(database: Database, store: CountingStore) -> Sessions:
-    made = await started(database, Base.metadata, expire_on_commit=False)
-    bind_store(made, store)
-    return made
+    return await started(database, Base.metadata, store, expire_on_commit=False)
 
 
 async def product_with(sessions: Sessions, blob: bytes = BLOB) -> int:
