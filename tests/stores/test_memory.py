@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -37,6 +39,16 @@ async def test_files_without_a_revision() -> None:
         store.name_of(ImageKey("user", None, 30, 20, "image/jpeg"))
 
 
+@pytest.fixture
+def busy_threads() -> Iterator[None]:
+    """Threads take turns after a microsecond instead of five milliseconds, as if the machine were busy."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("busy_threads")
 def test_threads_may_share_it() -> None:
     """If eight threads with their own event loops put the same hundred names, each name is put once."""
     store = MemoryStore()
