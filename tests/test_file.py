@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import errno
-import gc
 import hashlib
 import io
 import os
@@ -38,6 +37,7 @@ from aioimageattach.exc import DeclarationError, ImageTooLargeError, StoreUnavai
 from aioimageattach.file import FileProxy, ReusableFileProxy, SeekableFileProxy, Source, Spool
 from aioimageattach.file._source import CHUNK, as_reader
 from aioimageattach.file._spool import as_blocks, measure
+from tests.descriptors import count_all, falls_to, targets
 from tests.stores import kernel
 
 SMALL = bytes(range(256)) * 10
@@ -506,14 +506,7 @@ async def test_seeking_in_files_of_any_kind(source: Opener, tmp_path: Path) -> N
 
 
 def _temporary_files() -> int:
-    return sum("/tmp" in target or "deleted" in target for target in map(_target, os.listdir("/proc/self/fd")))
-
-
-def _target(fd: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return ""
+    return sum("/tmp" in target or "deleted" in target for target in targets())
 
 
 @pytest.mark.parametrize("source", [a_bytes, a_bytearray, a_file, an_async_iterator])
@@ -528,7 +521,7 @@ async def test_a_file_beyond_the_limit(source: Opener, limit: int, tmp_path: Pat
         assert caught.value.limit == limit
         assert caught.value.actual is not None
         assert limit < caught.value.actual <= (len(LARGE) if source is a_bytes else limit + 2 * CHUNK)
-        assert _temporary_files() == before
+        assert await falls_to(before, _temporary_files)
         if source is a_file:
             assert opened.tell() <= limit + 2 * CHUNK
 
@@ -593,16 +586,14 @@ async def test_a_temporary_file_is_freed_with_its_last_reference(
 ) -> None:
     """A large spool has one unnamed, mapped file for as long as it is referenced."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_all()
     spool = await Spool.fill(_pieces(LARGE))
     file = spool.open()
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert count_all() == before + 1
     del spool
     assert await file.read() == LARGE
     del file
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert await falls_to(before)
     assert os.listdir(tmp_path) == []
 
 
@@ -618,7 +609,7 @@ async def test_a_full_temporary_directory(source: Opener, code: int, tmp_path: P
             pytest.raises(StoreUnavailableError, match=r"could not be written to .*/.*set TMPDIR"),
         ):
             await Spool.fill(opened)
-        assert _temporary_files() == before
+        assert await falls_to(before, _temporary_files)
 
 
 async def test_a_partial_write_is_an_error() -> None:
@@ -644,7 +635,7 @@ async def test_filling_from_a_stream_is_cancelled(given_before: int) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await Spool.fill(hanging())
-    assert _temporary_files() == before
+    assert await falls_to(before, _temporary_files)
 
 
 async def test_filling_from_an_endless_file_is_cancelled() -> None:
@@ -669,7 +660,7 @@ async def test_filling_from_an_endless_file_is_cancelled() -> None:
     count = reads
     await asyncio.sleep(0.02)
     assert reads == count
-    assert _temporary_files() == before
+    assert await falls_to(before, _temporary_files)
 
 
 async def test_the_error_of_a_source_propagates() -> None:
@@ -682,7 +673,7 @@ async def test_the_error_of_a_source_propagates() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await Spool.fill(broken())
-    assert _temporary_files() == before
+    assert await falls_to(before, _temporary_files)
 
 
 @pytest.mark.parametrize("kind", [bytes, memoryview, io.BytesIO])

@@ -43,6 +43,7 @@ from aioimageattach.imaging import (
 from aioimageattach.imaging._limits import DEFAULT_LIMITS, KNOWN_TYPES
 from aioimageattach.imaging._render import render_with_preview
 from tests import photos
+from tests.descriptors import count_all
 from tests.imaging import hooks
 from tests.imaging.test_guard import packed, png_header
 from tests.imaging.test_svg import nested
@@ -232,21 +233,17 @@ def test_a_dead_worker_is_replaced(hook: Callable[[Any], Any], kind: type[ImageA
     assert before != process()
 
 
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.mark.parametrize("hook", [hooks.greedy, hooks.killed, hooks.crashed, hooks.gone, hooks.sleeping, hooks.raising])
 def test_a_worker_leaves_nothing(hook: Callable[[Any], Any]) -> None:
     """However a worker ended, no zombie, open file or additional worker remains."""
     isolation._pool.close()
     process()
-    files, processes = open_files(), len(children())
+    files, processes = count_all(), len(children())
     for _ in range(2):
         with pytest.raises(ImageAttachError):
             hooked(hook, timeout=0.1)
         process()
-    assert (files, processes) == (open_files(), len(children()))
+    assert (files, processes) == (count_all(), len(children()))
     assert all("Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in children())
 
 
@@ -590,14 +587,14 @@ def test_workers_of_a_server() -> None:
 
 async def test_cancelled_callers_leave_nothing() -> None:
     """A cancelled call ends with its image, or at its time limit."""
-    others = open_files() - len(isolation._pool._all)
+    others = count_all() - len(isolation._pool._all)
     calls = [asyncio.create_task(run_pixels(hooked, hooks.sleeping, timeout=0.3)) for _ in range(6)]
     await asyncio.wait(calls, timeout=0.2)
     for call in calls:
         call.cancel()
     assert all(isinstance(result, BaseException) for result in await asyncio.gather(*calls, return_exceptions=True))
     assert await run_pixels(process)
-    assert others == open_files() - len(isolation._pool._all)
+    assert others == count_all() - len(isolation._pool._all)
     assert {worker._process.pid for worker in isolation._pool._all} <= children()
     assert all(worker.alive for worker in isolation._pool._all)
 

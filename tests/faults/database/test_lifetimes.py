@@ -25,6 +25,7 @@ from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.s3 import S3Store
 from tests import photos
 from tests.databases import Database
+from tests.descriptors import count_all, falls_to
 from tests.faults.models import Base, User
 from tests.faults.rig import PNG, SIZE, Rig, check, get
 from tests.faults.stores import FaultyStore
@@ -215,15 +216,17 @@ async def test_nothing_outlives_its_session(sqlite_database: Database, call: str
     for number in range(5):
         await work(number)
     del one
-    await collect()
-    assert [reference() for reference in references if reference() is not None] == []
+    assert await left(*references) == []
 
 
-async def collect() -> None:
-    """Collect garbage after the event loop has forgotten the tasks that closed sessions."""
-    for _ in range(3):
-        await asyncio.sleep(0)
-    gc.collect()
+async def left(*references: weakref.ref[Any]) -> list[Any]:
+    """Return the objects that are still in memory when the loop and its threads have forgotten their last calls."""
+    for _ in range(500):
+        gc.collect()
+        if all(reference() is None for reference in references):
+            break
+        await asyncio.sleep(0.01)
+    return [found for reference in references if (found := reference()) is not None]
 
 
 # --- event loops -----------------------------------------------------------------------------------------------------
@@ -233,11 +236,6 @@ def loops() -> int:
     """Return the number of event loops in memory."""
     gc.collect()
     return sum(isinstance(one, asyncio.AbstractEventLoop) for one in gc.get_objects())
-
-
-def descriptors() -> int:
-    """Return the number of open descriptors of this process."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture
@@ -259,14 +257,18 @@ def jobs(tmp_path: Path) -> Iterator[Callable[[Callable[[AsyncSession, int], Any
         async with sessions() as session, session.begin():
             await work(session, number)
 
+    async def count() -> int:
+        return count_all()
+
     def run_all(work: Callable[[AsyncSession, int], Any]) -> None:
         asyncio.run(begin())
         for number in range(5):
             asyncio.run(job(work, number))
-        before = loops(), descriptors()
+        alive, files = loops(), asyncio.run(count())
         for number in range(5, 20):
             asyncio.run(job(work, number))
-        assert (loops(), descriptors()) == before
+        assert loops() <= alive
+        assert asyncio.run(falls_to(files))
 
     return run_all
 
@@ -374,6 +376,5 @@ async def test_a_handle_keeps_no_session(value_rig: Rig) -> None:
             return user.body, weakref.ref(user), weakref.ref(session.sync_session)
 
     body, user, session = await handle()
-    await collect()
-    assert (user(), session()) == (None, None)
+    assert await left(user, session) == []
     assert await body.load(rig.store) == b"old"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import email
 import errno
-import gc
 import logging
 import os
 import threading
@@ -22,6 +21,7 @@ from aioimageattach.exc import StoreUnavailableError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore, StaticServer, StaticServerMiddleware
 from aioimageattach.stores.fs._serving import files
+from tests.descriptors import count_all, falls_to
 from tests.servers.asking import Client, Told
 from tests.stores import kernel
 
@@ -48,11 +48,6 @@ def old(root: Path, blob: bytes = SMALL, name: str = "photo/7/0/7.320x200.jpe", 
 
 def client(root: Path, **options: Any) -> Client:
     return Client(StaticServer(root, **{"block_size": BLOCK, **options}))
-
-
-def descriptors() -> int:
-    gc.collect()  # descriptors that earlier tests have left
-    return len(os.listdir("/proc/self/fd"))
 
 
 def complete(told: Told, body: bytes) -> bool:
@@ -578,14 +573,14 @@ async def test_clients_that_disconnect(tmp_path: Path) -> None:
     name = old(tmp_path, LARGE)  # a legacy file, which is opened for each request
     http = client(tmp_path)
     await http.ask(f"/{name}")
-    before, tasks = descriptors(), len(asyncio.all_tasks())
+    before, tasks = count_all(), len(asyncio.all_tasks())
     for start in range(0, 1000, 50):
         for told in await asyncio.gather(
             *(http.ask(f"/{name}", leave_after=1 + n % 5) for n in range(start, start + 50))
         ):
             assert not told.ended
             assert len(told.bodies) < 10
-    assert descriptors() <= before
+    assert await falls_to(before)
     assert len(asyncio.all_tasks()) == tasks
 
 
@@ -595,7 +590,7 @@ async def test_requests_that_are_cancelled(tmp_path: Path, messages: int) -> Non
     name = old(tmp_path, LARGE)
     server = StaticServer(tmp_path, block_size=BLOCK)
     await Client(server).ask(f"/{name}")
-    before, tasks = descriptors(), len(asyncio.all_tasks())
+    before, tasks = count_all(), len(asyncio.all_tasks())
 
     async def stuck(scope: Any, receive: Any, send: Any) -> None:
         count = 0
@@ -615,8 +610,7 @@ async def test_requests_that_are_cancelled(tmp_path: Path, messages: int) -> Non
     outcomes = await asyncio.gather(*asking, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 5
     del asking, outcomes, task  # their tracebacks refer to the open files
-    gc.collect()
-    assert descriptors() <= before
+    assert await falls_to(before)
     assert len(asyncio.all_tasks()) == tasks
 
 
@@ -629,7 +623,7 @@ async def test_a_send_that_is_blocked_when_the_client_disconnects(
     name = old(tmp_path, blob)
     server = StaticServer(tmp_path, block_size=BLOCK)
     blocked = asyncio.Event()
-    before, tasks = descriptors(), len(asyncio.all_tasks())
+    before, tasks = count_all(), len(asyncio.all_tasks())
 
     async def stuck(scope: Any, receive: Any, send: Any) -> None:
         async def wait(message: Any) -> None:
@@ -646,7 +640,7 @@ async def test_a_send_that_is_blocked_when_the_client_disconnects(
 
     told = await Client(stuck, http_version=version).ask(f"/{name}")
     assert not told.ended
-    assert descriptors() <= before
+    assert await falls_to(before)
     assert len(asyncio.all_tasks()) == tasks
 
 

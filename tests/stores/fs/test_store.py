@@ -32,7 +32,7 @@ from aioimageattach.key import ImageKey
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.fs._paths import SIDE_PREFIX
 from aioimageattach.testing import StoreContract
-from tests.descriptors import count_open
+from tests.descriptors import count_open, falls_to
 from tests.stores import kernel
 
 WITHOUT_UNNAMED = kernel.refused("openat", errno.EOPNOTSUPP, kernel.O_TMPFILE_BIT)
@@ -553,7 +553,7 @@ async def test_an_open_file_is_closed_when_opening_is_cancelled(store: FileSyste
             await (await task).aclose()
         except asyncio.CancelledError:
             pass
-    assert count_open(tmp_path) == 0
+    assert await falls_to(0, lambda: count_open(tmp_path))
 
 
 _KILLED = """

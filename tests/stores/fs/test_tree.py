@@ -12,6 +12,7 @@ import pytest
 from aioimageattach.exc import StoreFileNotFoundError, StoreUnavailableError
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.fs._tree import TRIES, Tree
+from tests.descriptors import count_all
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_pruning_never_removes_the_root(root: Path) -> None:
 
 def test_no_descriptor_is_left(root: Path) -> None:
     """No descriptor stays open after successful and failed calls."""
-    count = len(os.listdir("/proc/self/fd"))
+    count = count_all()
     tree = Tree(str(root), dir_mode=0o755)
     tree.make("a/b").close()
     (root / "a/file").touch()
@@ -190,4 +191,4 @@ def test_no_descriptor_is_left(root: Path) -> None:
         tree.make("a/file/x")
     with pytest.raises(FileNotFoundError), tree.holding("a/b"):
         pass
-    assert len(os.listdir("/proc/self/fd")) == count
+    assert count_all() == count

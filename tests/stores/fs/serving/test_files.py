@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import resource
 import threading
@@ -15,7 +14,7 @@ import pytest
 from aioimageattach.stores.fs._serving import files
 from aioimageattach.stores.fs._serving.files import OpenFile, OpenFiles
 from aioimageattach.stores.fs._serving.names import ServableFile, parse_path
-from tests.descriptors import count_open
+from tests.descriptors import count_all, count_open
 
 REVISION = "01jd00000000000000000000"
 OLD = "photo/7/0/7.1x1.png"
@@ -33,11 +32,6 @@ def put(root: Path, name: str, data: bytes) -> ServableFile:
     found = parse_path(name)
     assert found is not None
     return found
-
-
-def descriptors() -> int:
-    gc.collect()  # descriptors that earlier tests have left
-    return len(os.listdir("/proc/self/fd"))
 
 
 def content(file: OpenFile) -> bytes:
@@ -115,7 +109,7 @@ def test_a_renamed_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def few_descriptors() -> Iterator[None]:
     """Limit the descriptors of the process so that hardly any more files can be opened."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 5, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count_all() + 5, limits[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -225,11 +219,11 @@ def test_many_threads_share_the_files(tmp_path: Path) -> None:
             if bytes(buffer[: opened.read(buffer, 0)]) != b"%d" % number * 100:
                 wrong.append((step, turn))
 
-    before = descriptors()
+    before = count_all()
     threads = [threading.Thread(target=work, args=(step,)) for step in (1, 3, 5, 7)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert descriptors() <= before + 4
+    assert count_all() <= before + 4
