@@ -33,7 +33,7 @@ def target(fd: str) -> str:
 
 
 async def falls_to(most: int, count: Callable[[], int] = count_all) -> bool:
-    """Return whether so few descriptors are open, perhaps after a moment.
+    """Return whether the count, by default of open descriptors, is at most this one, perhaps after a moment.
 
     A thread that has given its result to the event loop still refers to its last call, and so to an open file.
     """

@@ -257,18 +257,21 @@ def jobs(tmp_path: Path) -> Iterator[Callable[[Callable[[AsyncSession, int], Any
         async with sessions() as session, session.begin():
             await work(session, number)
 
-    async def count() -> int:
-        return count_all()
+    async def count() -> tuple[int, int]:
+        return loops(), count_all()
+
+    async def check(alive: int, files: int) -> None:
+        assert await falls_to(alive, loops)
+        assert await falls_to(files)
 
     def run_all(work: Callable[[AsyncSession, int], Any]) -> None:
         asyncio.run(begin())
         for number in range(5):
             asyncio.run(job(work, number))
-        alive, files = loops(), asyncio.run(count())
+        before = asyncio.run(count())
         for number in range(5, 20):
             asyncio.run(job(work, number))
-        assert loops() <= alive
-        assert asyncio.run(falls_to(files))
+        asyncio.run(check(*before))
 
     return run_all
 
