@@ -6,6 +6,7 @@ import hashlib
 import re
 import uuid
 from datetime import timedelta
+from functools import cache
 from importlib import import_module
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -436,16 +437,21 @@ def test_the_layout_of_the_bucket() -> None:
 # --- what its names have become --------------------------------------------------------------------------------------
 
 
-def found_in(module: str, name: str) -> Any:
-    """Return the object that a name on the page refers to, in the module of that name or elsewhere."""
-    samples = {
+@cache
+def samples() -> dict[str, KeyedStore]:
+    """Return instances of classes whose attributes are on the page."""
+    return {
         "S3Store": S3Store("pictures", "key", "secret", region="eu-central-1"),
         "S3SandboxStore": S3SandboxStore("pictures", "sandbox", "key", "secret"),
     }
+
+
+def found_in(module: str, name: str) -> Any:
+    """Return the object that a name on the page refers to, in the module of that name or elsewhere."""
     first, *rest = name.split(".")
     found: Any = getattr(import_module(f"aioimageattach.{module}"), first)
     for part in rest:
-        found = getattr(samples.get(first, found), part)
+        found = getattr(samples().get(first, found), part)
     return found
 
 

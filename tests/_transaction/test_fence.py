@@ -27,6 +27,16 @@ SHORT = timedelta(seconds=2)
 @pytest.fixture
 async def rig(database: Database) -> Rig:
     """Each database in turn, with an image."""
+    return await rig_of(database)
+
+
+@pytest.fixture
+async def sqlite_rig(sqlite_database: Database) -> Rig:
+    """SQLite, with an image, for tests that wait until a transaction is old."""
+    return await rig_of(sqlite_database)
+
+
+async def rig_of(database: Database) -> Rig:
     await database.create(Base.metadata)
     rig = Rig(database, FaultyStore(), database.engine(pool_size=1, max_overflow=0))
     await rig.user(1, b"old")
@@ -66,8 +76,9 @@ async def test_a_session_can_be_used_after_a_rollback(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("released", [True, False])
-async def test_files_of_a_savepoint_count_if_they_are_kept(rig: Rig, released: bool) -> None:
+async def test_files_of_a_savepoint_count_if_they_are_kept(sqlite_rig: Rig, released: bool) -> None:
     """Uploads of a released savepoint count, and those of a rolled back one do not."""
+    rig = sqlite_rig
     set_grace(rig.sessions, SHORT)
     async with rig.sessions() as session:
         savepoint = await session.begin_nested()
@@ -87,8 +98,9 @@ async def test_files_of_a_savepoint_count_if_they_are_kept(rig: Rig, released: b
     await rig.check(b"old", *([] if released else [b"newer"]))
 
 
-async def test_the_age_starts_with_the_upload(rig: Rig) -> None:
+async def test_the_age_starts_with_the_upload(sqlite_rig: Rig) -> None:
     """An image that was attached long ago is not old, and a slow upload is."""
+    rig = sqlite_rig
     set_grace(rig.sessions, SHORT)
     async with rig.sessions() as session:
         session.add(user := User(id=2))

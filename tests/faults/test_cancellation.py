@@ -174,7 +174,8 @@ def doing(rig: Rig, operation: Operation) -> Callable[[bytes], Any]:
 
 
 @pytest.mark.parametrize(
-    ("way", "times"), [("task", 1), pytest.param("task", 2, marks=pytest.mark.thorough), ("scope", 1)]
+    ("way", "times"),
+    [("task", 1), *(pytest.param(*case, marks=pytest.mark.thorough) for case in [("task", 2), ("scope", 1)])],
 )
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_each_operation(sqlite_rig: Rig, operation: str, way: str, times: int, tally: Tally) -> None:

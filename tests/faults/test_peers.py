@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.faults.kill.parent import ROOT
 
 LEFT_TO_THE_SWEEP = {
@@ -15,6 +17,7 @@ LEFT_TO_THE_SWEEP = {
 }
 
 
+@pytest.mark.thorough  # other tests check each of these faults, and more closely
 def test_ours() -> None:
     """No file is lost, and orphaned files are swept."""
     done = subprocess.run(

@@ -94,6 +94,7 @@ async def test_files_in_a_bucket(make_buckets: MakePlaces, zygote: Zygote, tally
     await files_at_each_step(make_buckets(len(FILE_STOPS)), zygote, tally, seed)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(ROUNDS))
 async def test_at_random(make_places: MakePlaces, zygote: Zygote, tally: Tally, seed: int) -> None:
     """Many processes run concurrently; with one store, they use the same pictures where the database allows it."""

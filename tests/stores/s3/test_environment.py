@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from aioimageattach.exc import StoreError
 from aioimageattach.stores.s3 import Credentials, S3Client
+from aioimageattach.stores.s3._environment import find_ca_bundle
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY
 from tests.stores.s3.conftest import Certificate, MakeClient
 
@@ -106,3 +108,15 @@ def test_certificates_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / name))
         with pytest.raises(ValueError, match=rf"AWS_CA_BUNDLE: expected a file of certificates, got .*{name}"):
             host_of()
+
+
+def test_certificates_are_read_once(certificate: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients share one context until the file changes."""
+    path = tmp_path / "trusted.pem"
+    path.write_bytes(certificate.path.read_bytes())
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(path))
+    first = find_ca_bundle()
+    assert first is not None
+    assert find_ca_bundle() is first
+    os.utime(path, (0, 0))
+    assert find_ca_bundle() not in (first, None)
