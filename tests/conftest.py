@@ -32,6 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
     canary.register(config)
 
 
+def pytest_sessionfinish() -> None:
+    """Undo what ``_clean_heap()`` did: plugins look for referrers when they write their summaries."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _clean_heap() -> None:
     """Collect the garbage of earlier tests, then keep the garbage collector from visiting what existed before this one.
