@@ -41,8 +41,8 @@ _TITLES: Final = {
     503: "Service Unavailable",
 }
 _DETAILS: Final = {
-    NoOriginalError: "no picture is attached",
-    StoreUnavailableError: "pictures cannot be read or stored at the moment; try again later",
+    NoOriginalError: "no image is attached",
+    StoreUnavailableError: "images cannot be read or stored at the moment; try again later",
 }
 _FIELDS: Final = ("actual", "allowed", "limit", "mimetype")
 _SCHEMA: Final = {

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -128,7 +128,7 @@ class ThumbnailTasks(Dispatcher):
 
     async def _process(self, job: Job) -> None:
         """Send a job, as soon as the broker can be reached."""
-        delay = _FIRST_DELAY
+        delays = _delays()
         while True:
             try:
                 await self.enqueue(job.original, job.thumbnails)
@@ -137,9 +137,8 @@ class ThumbnailTasks(Dispatcher):
                     self._is_down = True
                     cause, extra = error.__cause__ or error, log_fields("thumbnails.broker_down", error)
                     text = f"{type(cause).__name__}: {redacted(cause)}"
-                    _log.warning("the broker cannot be reached; pictures wait in memory: %s", text, extra=extra)
-                await asyncio.sleep(delay * random.uniform(0.5, 1))
-                delay = min(2 * delay, _LAST_DELAY)
+                    _log.warning("the broker cannot be reached; images wait in memory: %s", text, extra=extra)
+                await asyncio.sleep(next(delays))
             else:
                 if self._is_down:
                     self._is_down = False
@@ -148,12 +147,20 @@ class ThumbnailTasks(Dispatcher):
 
     async def _run(self, job: Job) -> None:
         """Make the thumbnails of a job in a worker."""
-        delay, attempt = _FIRST_DELAY, 1
+        attempt, delays = 1, _delays()
         while (error := await self._runner.run(job, Priority.NEW)) is not None:
             if attempt == self._attempts or isinstance(error, ImageError):
                 name = next(iter(job.thumbnails))
                 extra = log_fields("thumbnails.given_up", error, attempts=attempt)
                 _log.error("thumbnails such as %s are given up after %d attempts", name, attempt, extra=extra)
                 raise error
-            await asyncio.sleep(delay * random.uniform(0.5, 1))
-            delay, attempt = min(2 * delay, _LAST_DELAY), attempt + 1
+            await asyncio.sleep(next(delays))
+            attempt += 1
+
+
+def _delays() -> Iterator[float]:
+    """Yield times to wait before the next attempt, in seconds, without end."""
+    delay = _FIRST_DELAY
+    while True:
+        yield delay * random.uniform(0.5, 1)
+        delay = min(2 * delay, _LAST_DELAY)

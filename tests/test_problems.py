@@ -63,7 +63,7 @@ async def test_errors_of_other_libraries_can_have_a_status(kind: str) -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (exc.UnreadableImageError("expected a picture"), (422, "Unprocessable Content", "unreadable-image", {})),
+        (exc.UnreadableImageError("expected an image"), (422, "Unprocessable Content", "unreadable-image", {})),
         (exc.ImageError("no"), (422, "Unprocessable Content", "image", {})),
         (
             exc.UnsupportedImageError("no", mimetype="image/x", allowed=frozenset({"image/b", "image/a"})),
@@ -108,11 +108,11 @@ async def test_refused_pictures_are_problems_of_the_client(kind: str, error: Exc
 @pytest.mark.parametrize(
     ("error", "status", "detail"),
     [
-        (exc.NoOriginalError("<SingleImageSet User.picture> has no original"), 404, "no picture is attached"),
+        (exc.NoOriginalError("<SingleImageSet User.picture> has no original"), 404, "no image is attached"),
         (
             exc.StoreUnavailableError("s3://secret-bucket does not answer", store="s3://secret-bucket"),
             503,
-            "pictures cannot be read or stored at the moment; try again later",
+            "images cannot be read or stored at the moment; try again later",
         ),
     ],
 )

@@ -65,5 +65,5 @@ def hand_over(files: Sequence[TrackedFile], certain: bool) -> None:
         try:
             receiver.receive(some, certain)
         except Exception as error:  # the transaction is over, and nothing may make its commit fail
-            extra = log_fields("thumbnails.refused", error, pictures=len(some))
-            _log.warning("%r could not take %d pictures: %r", receiver, len(some), error, extra=extra)
+            extra = log_fields("thumbnails.refused", error, images=len(some))
+            _log.warning("%r could not take %d images: %r", receiver, len(some), error, extra=extra)

@@ -180,7 +180,7 @@ class BaseImageSet(ThumbnailSet[I]):
         spool = await self._spool(raw_file)
         if not spool.size:
             raise UnreadableImageError(
-                "expected a picture, got no bytes; if the file was read before, call seek(0) first"
+                "expected an image, got no bytes; if the file was read before, call seek(0) first"
             )
         if size is None or mimetype is None:
             found = await self._probe(spool)

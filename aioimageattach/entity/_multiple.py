@@ -107,7 +107,7 @@ class MultipleImageSet(Generic[I]):
         """
         pictures = await self._locked()
         if picture not in pictures:
-            raise ValueError(f"move() of {self!r}: expected one of its pictures, got {picture!r}")
+            raise ValueError(f"move() of {self!r}: expected one of its images, got {picture!r}")
         pictures.remove(picture)
         pictures.insert(to if to >= 0 else max(0, len(pictures) + 1 + to), picture)
         self._number(pictures)
@@ -132,7 +132,7 @@ class MultipleImageSet(Generic[I]):
         chosen = list(pictures)
         for number, picture in enumerate(chosen):
             if picture not in present or picture in chosen[:number]:
-                raise ValueError(f"reorder() of {self!r}: expected each of its pictures once, got {picture!r}")
+                raise ValueError(f"reorder() of {self!r}: expected each of its images once, got {picture!r}")
         self._number([*chosen, *(picture for picture in present if picture not in chosen)])
 
     async def _locked(self) -> list[ImageSubset[I]]:

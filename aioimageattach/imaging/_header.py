@@ -90,7 +90,7 @@ def check_bytes(view: memoryview, limits: ImageLimits) -> None:
     """Raise :class:`~aioimageattach.exc.ImageTooLargeError` if the file has more than ``max_bytes`` bytes."""
     if len(view) > limits.max_bytes:
         raise ImageTooLargeError(
-            f"expected a picture of at most {limits.max_bytes:,} bytes (max_bytes), got {len(view):,} bytes",
+            f"expected an image of at most {limits.max_bytes:,} bytes (max_bytes), got {len(view):,} bytes",
             limit=limits.max_bytes,
             actual=len(view),
         )
@@ -123,7 +123,7 @@ def inspect(view: memoryview, limits: ImageLimits) -> Header:
     if mimetype is None:
         empty = "no bytes; if the file was read before, call seek(0) first"
         got = f"bytes that start with {bytes(view[:12])!r}" if len(view) else empty
-        raise UnreadableImageError(f"expected a picture, got {got}")
+        raise UnreadableImageError(f"expected an image, got {got}")
     if mimetype not in limits.types:
         raise UnsupportedImageError(
             f"expected one of {', '.join(sorted(limits.types)) or 'no types'}, got {mimetype}"

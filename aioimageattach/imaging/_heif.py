@@ -105,7 +105,7 @@ def still(view: memoryview, mimetype: str) -> Still:
     try:
         frames = _read_sequence(file, top.get(b"moov"))
         if not _read_items(file, top.get(b"meta")) and not file.items:
-            raise file.broken("no picture")
+            raise file.broken("no image")
         return _Picture(file).still(max(frames, 1))
     except (IndexError, struct.error) as error:
         raise file.broken("damaged tables") from error
@@ -147,7 +147,7 @@ def _read_items(file: _File, meta: Part | None) -> bool:
 
 def _read_properties(file: _File, ipco: Part | None, ipma: Part | None) -> None:
     if ipco is None or ipma is None:
-        raise file.broken("no properties of its pictures")
+        raise file.broken("no properties of its images")
     view = file.view
     for number, box in enumerate(boxes(view, ipco.body, ipco.end)):
         if number == _MOST_ITEMS:
@@ -278,17 +278,17 @@ class _Picture:
             across, down = self.size(tile)
             left -= across * down
             if left < 0:
-                raise file.broken("tiles that are larger than the picture")
+                raise file.broken("tiles that are larger than the image")
             self._needed[tile] = None
 
     def size(self, number: int) -> tuple[int, int]:
         """Return the width and height of an item, before rotation."""
         body = self._file.property_of(number, b"ispe")
         if body is None or len(body) < 12:
-            raise self._file.broken("a picture without a size")
+            raise self._file.broken("an image without a size")
         width, height = struct.unpack_from(">II", body, 4)
         if not width or not height:
-            raise self._file.broken("a picture without a size")
+            raise self._file.broken("an image without a size")
         return width, height
 
     def still(self, frames: int) -> Still:
@@ -332,7 +332,7 @@ class _Picture:
                 elif name == b"clap":
                     width, height = _cropped(width, height, body)
                     if not (width and height):
-                        raise file.broken("a clean aperture that is empty or outside of the picture")
+                        raise file.broken("a clean aperture that is empty or outside of the image")
         return width, height
 
     def _colours(self, numbers: tuple[int, ...]) -> tuple[Colours | None, bytes | None]:

@@ -218,7 +218,7 @@ def ask(
         result = _exchange(_pool.start(), head, view, limits, read)
     if isinstance(result, _OutOfMemoryError):
         raise ImageTooLargeError(
-            f"expected a picture that takes at most {limits.max_memory:,} bytes of memory (max_memory), "
+            f"expected an image that takes at most {limits.max_memory:,} bytes of memory (max_memory), "
             "got a larger one",
             limit=limits.max_memory,
         )
@@ -269,7 +269,7 @@ def _error_of_exit(status: int, limits: ImageLimits) -> Exception:
     if status in (-signal.SIGABRT, -signal.SIGKILL):  # GLib aborts if it is out of memory; the kernel sends SIGKILL
         return _OutOfMemoryError()
     if status == -signal.SIGALRM:
-        text = f"expected a picture that is processed within {limits.timeout} seconds (timeout), got a slower one"
+        text = f"expected an image that is processed within {limits.timeout} seconds (timeout), got a slower one"
         return ImageTooLargeError(text, limit=limits.timeout)
     if status < 0:
         text = f"expected a valid picture, got one that crashed the decoder ({signal.Signals(-status).name})"

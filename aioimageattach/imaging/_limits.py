@@ -162,7 +162,7 @@ class ImageLimits:
             for name, least, side in (("width", self.min_width, width), ("height", self.min_height, height)):
                 if side < least:
                     raise ImageTooSmallError(
-                        f"expected a picture with a {name} of at least {least:,} pixels (min_{name}), "
+                        f"expected an image with a {name} of at least {least:,} pixels (min_{name}), "
                         f"got {width} x {height}",
                         limit=least,
                         actual=side,
@@ -174,7 +174,7 @@ class ImageLimits:
         ):
             if wrong:
                 raise ImageProportionsError(
-                    f"expected a picture whose ratio of width to height is at "
+                    f"expected an image whose ratio of width to height is at "
                     f"{'least' if name == 'min_aspect' else 'most'} {limit:.3g} ({name}), "
                     f"got {width} x {height}, which is {aspect:.3g}",
                     limit=limit,

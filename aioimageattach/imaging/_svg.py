@@ -338,7 +338,7 @@ class _Document:
             plain = urllib.parse.unquote_to_bytes(body)
             data = base64.b64decode(plain) if head.rstrip().lower().endswith("base64") else plain
         except (binascii.Error, ValueError) as error:
-            raise UnreadableImageError("expected valid Base64 for the pictures in the SVG, got damaged data") from error
+            raise UnreadableImageError("expected valid Base64 for the images in the SVG, got damaged data") from error
         self._check_picture(data)
         return data
 

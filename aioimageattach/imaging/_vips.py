@@ -108,7 +108,7 @@ def watched(mimetype: str, timeout: float | None) -> Generator[Watch, None, None
     except vips_errors() as error:
         if watch.over:
             raise ImageTooLargeError(
-                f"expected a picture that is processed within {timeout} seconds (timeout), got a slower one",
+                f"expected an image that is processed within {timeout} seconds (timeout), got a slower one",
                 limit=timeout,
             ) from error
         raise UnreadableImageError(f"expected a valid {mimetype} file, got one with damaged pixels") from error

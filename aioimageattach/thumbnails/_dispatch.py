@@ -186,8 +186,8 @@ class Dispatcher(Receiver, ABC):
             async with asyncio.timeout(self._shutdown_timeout):
                 await self.join()
         except TimeoutError:
-            extra = log_fields("thumbnails.given_up", pictures=self._waiting)
-            _log.warning("shutdown: the thumbnails of %d pictures are left to requests", self._waiting, extra=extra)
+            extra = log_fields("thumbnails.given_up", images=self._waiting)
+            _log.warning("shutdown: the thumbnails of %d images are left to requests", self._waiting, extra=extra)
         finally:
             tasks, self._tasks, self._loop = self._tasks, [], None
             await cancel_and_wait(tasks)
@@ -217,9 +217,9 @@ class Dispatcher(Receiver, ABC):
         taken = new[: self._max_waiting - self._waiting]
         if len(taken) < len(new):
             REFUSED.add(len(new) - len(taken))
-            extra = log_fields("thumbnails.refused", pictures=len(new) - len(taken))
+            extra = log_fields("thumbnails.refused", images=len(new) - len(taken))
             _log.warning(
-                "the thumbnails of %d pictures are left to requests: at most %d pictures wait (max_waiting)",
+                "the thumbnails of %d images are left to requests: at most %d images wait (max_waiting)",
                 len(new) - len(taken),
                 self._max_waiting,
                 extra=extra,

@@ -222,12 +222,10 @@ async def test_pictures_of_another_owner(albums: Sessions) -> None:
         album = await album_of(session)
         [first, _] = album.photos
         missing = album.photos.get_image_set()
-        with pytest.raises(
-            ValueError, match=r"move\(\) of .*Album.photos>: expected one of its pictures, got <ImageSub"
-        ):
+        with pytest.raises(ValueError, match=r"move\(\) of .*Album.photos>: expected one of its images, got <ImageSub"):
             await album.photos.move(missing, to=0)
         for wrong in ([first, first], [missing]):
-            with pytest.raises(ValueError, match=r"expected each of its pictures once, got <ImageSubset Album.photos"):
+            with pytest.raises(ValueError, match=r"expected each of its images once, got <ImageSubset Album.photos"):
                 await album.photos.reorder(wrong)
     with pytest.raises(UsageError, match=r"was deleted|is detached"):
         await album.photos.reorder([])

@@ -278,7 +278,7 @@ def broken() -> bytes:
 
 
 BAD = {
-    "text": (b"no picture at all", 422, "expected a picture"),
+    "text": (b"no picture at all", 422, "expected an image"),
     "nothing": (b"", 422, ""),
     "drawing": (photos.SVG, 415, "image/svg+xml"),
     "pixels": (bomb(), 413, "pixels"),
@@ -307,7 +307,7 @@ async def test_a_browser_without_script_gets_a_page_about_the_problem(gallery: G
     answer = await gallery.post(("<b>.jpg", b"<script>"))
     assert answer.status_code == 422
     assert "text/html" in answer.headers["Content-Type"]
-    assert "&lt;b&gt;.jpg: expected a picture" in answer.text
+    assert "&lt;b&gt;.jpg: expected an image" in answer.text
     assert "<script>" not in answer.text.partition("<main")[2]
 
 

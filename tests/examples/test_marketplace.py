@@ -217,7 +217,7 @@ async def test_refused_pictures_are_problems(shop: Market) -> None:
     files = [("photos", photos.photo("coffee")), ("photos", b"no picture")]
     answer = await shop.client.post(f"{address}/photos", files=files)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
-    assert (answer.json()["code"], "expected a picture" in answer.json()["detail"]) == ("unreadable-image", True)
+    assert (answer.json()["code"], "expected an image" in answer.json()["detail"]) == ("unreadable-image", True)
     answer = await shop.client.post(f"{address}/photos", files=[("photos", photos.photo("camera"))] * 12)
     assert (answer.status_code, answer.json()["code"], answer.json()["limit"]) == (422, "too-many-pictures", 12)
     missing = await shop.client.delete(f"{address}/photos/00000000-0000-0000-0000-000000000000")

@@ -119,7 +119,7 @@ async def test_a_seller_at_work(address: str, tmp_path: Path) -> None:
 
         await tab.choose("[name=photos]", written(tmp_path, "letter.jpg", b"Dear Mia"))
         await tab.click("[data-send$='/photos'] button")
-        await tab.until("document.getElementById('problem').textContent.includes('expected a picture')")
+        await tab.until("document.getElementById('problem').textContent.includes('expected an image')")
         assert await tab.run(IDS) == [ids[1], ids[0]]
 
         for url in ("/", "/products/1"):
