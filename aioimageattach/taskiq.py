@@ -60,7 +60,8 @@ class ThumbnailTasks(Dispatcher):
         store: Store of the originals and of the thumbnails.
         classes: Image classes whose thumbnails are made, including their subclasses.
         sessions: Factory of the sessions with which workers set the marks of classes with
-            :class:`~aioimageattach.entity.ThumbnailMarks`; ``None`` if no marks are set.
+            :class:`~aioimageattach.entity.ThumbnailMarks`, and fill in the columns of classes with
+            :class:`~aioimageattach.entity.Placeholder`; ``None`` if no row is written.
         task_name: Name of the task on the broker.
         labels: Labels of the task, such as ``{"queue_name": "thumbnails"}`` for a broker with several queues.
         attempts: Maximum number of attempts to make the thumbnails of an image if the store or the database fails.

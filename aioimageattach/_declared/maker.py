@@ -10,6 +10,7 @@ from typing import Final
 from .._names import EXTENSIONS
 from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import Spool
+from ..imaging._limits import ImageLimits
 from ..imaging._recipe import Recipe
 from ..imaging._render import Rendering, render
 from ..key import ImageKey
@@ -157,15 +158,15 @@ def thumbnail_of(original: Original, name: DerivedName, declared: Sequence[Decla
     return found
 
 
-async def fetch(store: KeyedStore, thumbnail: Thumbnail) -> Spool:
+async def fetch(store: KeyedStore, original: Original, limits: ImageLimits) -> Spool:
     """Return the content of an original.
 
     Raises:
         StoreFileNotFoundError: The original no longer exists.
         ImageTooLargeError: The original has more bytes than its class allows.
     """
-    async with await store.get_object(thumbnail.original.name) as file:
-        return await Spool.fill(file, limit=thumbnail.declaration.limits.max_bytes, checksum=False)
+    async with await store.get_object(original.name) as file:
+        return await Spool.fill(file, limit=limits.max_bytes, checksum=False)
 
 
 async def put(store: KeyedStore, original: str, files: Mapping[str, Rendering]) -> None:

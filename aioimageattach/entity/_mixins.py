@@ -132,8 +132,9 @@ class CropBox:
 class Placeholder:
     """Mixin for image classes: a blurred preview and a dominant colour to show until an image is loaded.
 
-    The columns of an original are filled when its first thumbnail is made, from the same decode. Set
-    ``__placeholder_on_attach__`` to fill them when the original is attached::
+    The columns of an original are filled when its first thumbnail is made, from the same decode, except by a
+    :class:`~aioimageattach.thumbnails.ThumbnailServer`, which has no database. Set ``__placeholder_on_attach__`` to
+    fill them when the original is attached::
 
         class UserPicture(Base, Image, Placeholder):
             __placeholder_on_attach__ = True

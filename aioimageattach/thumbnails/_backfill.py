@@ -29,7 +29,7 @@ from ..exc import DeclarationError, ImageAttachError, InvalidKeyError
 from ..key import ImageKey
 from ..store import KeyedStore, Store
 from ._maker import Made, ThumbnailMaker
-from ._marks import set_marks
+from ._marks import write_results
 from ._originals import OriginalKind, OriginalReference, ThumbnailFiles
 from ._plan import ThumbnailPlan, Thumbnails
 from ._turns import Priority
@@ -87,7 +87,7 @@ class _Backfill(ThumbnailPlan):
             self._files.clear()
 
     async def _process(self, page: Sequence[OriginalReference]) -> AsyncGenerator[Thumbnails, None]:
-        """Generate the missing files of some originals, then set the marks of their rows."""
+        """Generate the missing files of some originals, then write to their rows."""
         items: list[_Item] = []
         for reference in page:
             try:
@@ -95,35 +95,42 @@ class _Backfill(ThumbnailPlan):
             except ImageAttachError as error:
                 self._add_failure(reference, error)
         items.sort(key=lambda item: (item.original.object_type, item.original.revision))
-        marks: list[Made] = []
+        results: list[Made] = []
+        marked = 0
         async with aclosing(as_completed(self._works(items), self._concurrency)) as done:
             async for item, result in done:
                 if result is None:
                     self.progress.counts["enqueued"] += 1
                     self._count(1, [], [])
                     continue
-                if self._is_unmarked(item, result):
-                    marks.append(result)
+                unmarked = self._is_unmarked(item, result)
+                marked += unmarked
+                if unmarked or result.preview is not None:
+                    results.append(result)
                 made = self._add(item.reference, result)
                 if made is not None:
                     yield made
-        await set_marks(self._sessions, [self._kind.cls], self._store, marks)
-        self.progress.counts["marked"] += len(marks)
+        await write_results(self._sessions, [self._kind.cls], self._store, results)
+        self.progress.counts["marked"] += marked
+        self.progress.counts["placeholders"] += sum(one.preview is not None for one in results)
 
     async def _works(self, items: Sequence[_Item]) -> AsyncGenerator[_Work, None]:
         """Yield one coroutine per original."""
         for item in items:
             existing = await self._existing(item.original)
-            lacks_files = item.lacks_files(existing)
-            if lacks_files:
+            has_work = item.lacks_files(existing) or item.reference.lacks_placeholder
+            if has_work:
                 await self._pace.wait()
-            if lacks_files and self._enqueue is not None:
+            if has_work and self._enqueue is not None:
                 yield self._hand_over(self._enqueue, item)
             else:
                 yield self._make(item, existing)
 
     async def _make(self, item: _Item, existing: Sequence[str]) -> tuple[_Item, Made | None]:
-        return item, await self._maker.make_missing(item.original, item.thumbnails, Priority.REST, existing)
+        preview = item.reference.lacks_placeholder
+        return item, await self._maker.make_missing(
+            item.original, item.thumbnails, Priority.REST, existing, preview=preview
+        )
 
     async def _hand_over(self, enqueue: Enqueue, item: _Item) -> tuple[_Item, Made | None]:
         await enqueue(item.original.name, [one.stem for one in item.thumbnails])
@@ -274,8 +281,9 @@ def backfill(
     existing files are not generated again. The application can keep running in the meantime, also with the previous
     declarations, because their files have other names.
 
-    Rows with :class:`~aioimageattach.entity.ThumbnailMarks` are marked, one thousand at a time. Rows that
-    SQLAlchemy-ImageAttach wrote are not marked; the URLs of their thumbnails point to the server.
+    Rows with :class:`~aioimageattach.entity.ThumbnailMarks` are marked, and the missing values of
+    :class:`~aioimageattach.entity.Placeholder` are filled in, one thousand rows at a time. This does not apply to rows
+    that SQLAlchemy-ImageAttach wrote; the URLs of their thumbnails point to the server.
 
     Args:
         sessions: Factory of the sessions, one for each thousand rows.
@@ -283,8 +291,8 @@ def backfill(
         store: Store of the originals and of the thumbnails; ``None`` means the current store, or that of the sessions.
         where: Conditions on the rows of the originals, such as ``ProductPhoto.product_id > 1000``, combined with AND.
         enqueue: Coroutine function that passes the work to other processes, for example ``ThumbnailTasks.enqueue``. It
-            is called with the file name of each original that lacks files and the revisions of its thumbnails. ``None``
-            means that the files are generated in this process.
+            is called with the file name of each original that lacks files or its placeholder, and the revisions of its
+            thumbnails. ``None`` means that the files are generated in this process.
         concurrency: Number of originals in progress; ``None`` means the number of CPU cores. Higher numbers are faster
             if the store responds slowly.
         rate: Largest number of originals to process per second, not counting those whose files all exist; ``None`` for
@@ -294,7 +302,8 @@ def backfill(
     Returns:
         The plan. It yields the new files of each original. Its progress counts originals: ``enqueued`` were handed to
         workers, ``gone`` were deleted meanwhile or have no file (see :func:`~aioimageattach.maintenance.verify`), and
-        the rows of ``marked`` were marked. ``made`` counts files, and ``bytes`` is their total size.
+        the rows of ``marked`` and ``placeholders`` were written. ``made`` counts files, and ``bytes`` is their total
+        size.
 
     Raises:
         DeclarationError: ``target`` is not an image class or an attachment, the class declares no thumbnails, or the

@@ -25,7 +25,7 @@ from ..exc import StoreFileNotFoundError, UsageError
 from ..key import ImageKey
 from ..store import KeyedStore
 from ._maker import Made, ThumbnailMaker
-from ._marks import set_marks
+from ._marks import write_results
 from ._turns import Priority
 
 __all__ = ["Dispatcher", "Job", "JobRunner"]
@@ -50,12 +50,12 @@ class Job:
 
 
 class JobRunner:
-    """Makes the thumbnails of a job, and marks the row.
+    """Makes the thumbnails of a job, marks the row, and fills in its placeholder.
 
     Args:
         store: Store of the originals and of the thumbnails. :func:`~aioimageattach.context.override_store` replaces it.
         classes: Image classes whose thumbnails are made.
-        sessions: Factory of the sessions that set marks; ``None`` if no marks are set.
+        sessions: Factory of the sessions that write to the rows; ``None`` if none are written.
         concurrency: As for :class:`ThumbnailMaker`.
     """
 
@@ -69,7 +69,7 @@ class JobRunner:
         self.maker: ThumbnailMaker = ThumbnailMaker(store, classes, concurrency)
         self._sessions = sessions
         self._turn = Limit(1)
-        self._unmarked: list[Made] = []
+        self._unwritten: list[Made] = []
 
     @property
     def store(self) -> KeyedStore:
@@ -77,7 +77,7 @@ class JobRunner:
         return cast("KeyedStore", overriding_store() or self.maker.store)
 
     async def run(self, job: Job, priority: Priority) -> Exception | None:
-        """Run a job. Return the error if some thumbnails could not be made, or the row could not be marked.
+        """Run a job. Return the error if some thumbnails could not be made, or the row could not be written.
 
         An image that no longer exists is not an error.
         """
@@ -98,25 +98,27 @@ class JobRunner:
             return
         if original is None:
             return
-        made = await maker.make_missing(original, maker.thumbnails(original, job.thumbnails), priority)
+        thumbnails = maker.thumbnails(original, job.thumbnails)
+        preview = self._sessions is not None and maker.has_placeholder(original.object_type)
+        made = await maker.make_missing(original, thumbnails, priority, preview=preview)
         try:
-            await self._mark(made)
+            await self._write(made)
         except Exception as error:
             raise made.error or error  # noqa: B904  # the error of the image has its own cause
         if made.error is not None:
             raise made.error
 
-    async def _mark(self, made: Made) -> None:
-        """Set the marks of an image, in one transaction with those of all images that are waiting to be marked."""
+    async def _write(self, made: Made) -> None:
+        """Write to the row of an image, in one transaction with those of all images that are waiting for it."""
         if self._sessions is None or made.is_gone:
             return
-        self._unmarked.append(made)
+        self._unwritten.append(made)
         async with self._turn:
-            batch, self._unmarked = self._unmarked, []
+            batch, self._unwritten = self._unwritten, []
             try:
-                await set_marks(self._sessions, self.maker.classes, self.store, batch)
+                await write_results(self._sessions, self.maker.classes, self.store, batch)
             except BaseException:
-                self._unmarked += [one for one in batch if one is not made]  # try the others again later
+                self._unwritten += [one for one in batch if one is not made]  # try the others again later
                 raise
 
 

@@ -24,8 +24,10 @@ from ..entity._references import object_types
 from ..exc import DeclarationError, ImageError, StoreError, StoreFileNotFoundError, UnreadableImageError
 from ..file import Spool
 from ..imaging._limits import ImageLimits
-from ..imaging._render import Rendering, render
+from ..imaging._preview import Preview
+from ..imaging._render import Rendering, render, render_with_preview
 from ..store import KeyedStore
+from ._originals import written_columns
 from ._turns import Priority, Turns, turns
 
 __all__ = ["Busy", "Made", "ThumbnailMaker"]
@@ -54,8 +56,10 @@ class Made:
         thumbnails: The thumbnails whose files should exist.
         made: The files that were made, by name, and their sizes in bytes.
         existing: Names of the files that already existed.
-        failed: Errors, by the name of the file that could not be made. If one thumbnail fails, others may succeed.
+        failed: Errors, by the name of the file that could not be made. If one thumbnail fails, others may succeed. If
+            only the preview was to be made, its error has the name of the original.
         is_gone: ``True`` if the original no longer exists, so that no thumbnails can be made.
+        preview: The preview of the original, if it was asked for and the original was read.
     """
 
     original: Original
@@ -64,6 +68,7 @@ class Made:
     existing: Sequence[str] = ()
     failed: Mapping[str, Exception] = field(default_factory=dict)
     is_gone: bool = False
+    preview: Preview | None = None
 
     @property
     def complete(self) -> list[Thumbnail]:
@@ -76,6 +81,17 @@ class Made:
         """The error to report: preferably one that may be transient, such as that of an unavailable store."""
         errors = sorted(self.failed.values(), key=lambda one: isinstance(one, ImageError))
         return errors[0] if errors else None
+
+
+@dataclass(slots=True)
+class _Work:
+    """The missing files of one original, and what became of them."""
+
+    original: Original
+    missing: _Files = field(default_factory=dict)
+    made: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, Exception] = field(default_factory=dict)
+    preview: Preview | None = None
 
 
 class ThumbnailMaker:
@@ -112,6 +128,7 @@ class ThumbnailMaker:
         self._rest: asyncio.Task[None] | None = None
         self._broken: dict[str, tuple[float, ImageError]] = {}
         self._types: dict[str | None, list[Declarations]] | None = None
+        self._placeholders: set[str | None] | None = None
 
     @property
     def background(self) -> int:
@@ -143,6 +160,14 @@ class ThumbnailMaker:
                         types.setdefault(one, []).append(declared)
             self._types = types
         return self._types
+
+    def has_placeholder(self, object_type: str) -> bool:
+        """Return whether placeholders of originals with the given object type may have to be filled in."""
+        if self._placeholders is None:
+            mappers = [one for cls in self.classes for one in mapper_of(cls).self_and_descendants]
+            owners = [one for one in mappers if "thumbhash" in written_columns(one)]
+            self._placeholders = {kind for one in owners for kind in object_types([one]) or [None]}
+        return not self._placeholders.isdisjoint((object_type, None))
 
     def thumbnails(self, original: Original, stems: Iterable[str]) -> list[Thumbnail]:
         """Return the thumbnails with the given revisions, according to the current declarations.
@@ -211,7 +236,7 @@ class ThumbnailMaker:
         except TimeoutError:
             raise Busy from None
         try:
-            spool = await fetch(self.store, thumbnail)
+            spool = await fetch(self.store, thumbnail.original, thumbnail.declaration.limits)
             blob = await self._make_one(thumbnail, step, spool)
         finally:
             places.release()
@@ -264,6 +289,8 @@ class ThumbnailMaker:
         thumbnails: Sequence[Thumbnail],
         priority: Priority,
         existing: Iterable[str] | None = None,
+        *,
+        preview: bool = False,
     ) -> Made:
         """Make the missing files of an original, from one download and as few decodes as possible.
 
@@ -272,26 +299,28 @@ class ThumbnailMaker:
             thumbnails: Its thumbnails.
             priority: Priority among the work that waits for capacity.
             existing: Names of the files that exist; ``None`` to list them, which takes one request.
+            preview: ``True`` to compute the preview as well, also if no file is missing.
 
         Returns:
             The result. It contains all errors of the original and of the store.
         """
         names = {one.name_of(step): (one, step) for one in thumbnails for step in one.ladder.steps}
         there: list[str] = []
-        made: dict[str, int] = {}
-        failed: dict[str, Exception] = {}
+        work = _Work(original)
         try:
             known = {*(await self.existing(original) if existing is None else existing)}
             there = [name for name in names if name in known]
-            missing = {name: file for name, file in names.items() if name not in known}
-            if missing:
+            work.missing = {name: file for name, file in names.items() if name not in known}
+            if names and (work.missing or preview):
+                first = next(iter((work.missing or names).values()))[0]
                 async with turns().hold(priority, self.background):
-                    await self._make_all(original, missing, made, failed)
+                    await self._make_all(work, first.declaration.limits, preview=preview)
         except StoreFileNotFoundError:
             return Made(original, thumbnails, is_gone=True)
         except Exception as error:  # includes errors of third-party stores
-            failed |= {name: error for name in names if name not in made and name not in there}
-        return Made(original, thumbnails, made, there, failed)
+            left = [name for name in names if name not in work.made and name not in there]
+            work.failed |= dict.fromkeys(left or [original.name], error)
+        return Made(original, thumbnails, work.made, there, work.failed, preview=work.preview)
 
     async def existing(self, original: Original) -> list[str]:
         """Return the names of all thumbnail files of an original, with one listing.
@@ -302,36 +331,36 @@ class ThumbnailMaker:
         prefix = path_of(original.object_type, f"{public_of(original.revision)}-")
         return [info.name async for info in self.store.list_objects(prefix)]
 
-    async def _make_all(
-        self, original: Original, missing: _Files, made: dict[str, int], failed: dict[str, Exception]
-    ) -> None:
-        self._check_broken(original)
-        with self._remembering(original):
-            spool = await fetch(self.store, next(iter(missing.values()))[0])
+    async def _make_all(self, work: _Work, limits: ImageLimits, *, preview: bool) -> None:
+        self._check_broken(work.original)
+        with self._remembering(work.original):
+            spool = await fetch(self.store, work.original, limits)
             try:
-                return await self._render_and_put(original, spool, missing, made)
+                return await self._render_and_put(work, spool, work.missing, limits if preview else None)
             except (UnreadableImageError, StoreError):
                 raise
             except Exception as error:
-                failed |= dict.fromkeys(missing, error)
+                if not work.missing:
+                    raise
+                work.failed |= dict.fromkeys(work.missing, error)
         groups: dict[str, _Files] = {}
-        for name, (thumbnail, step) in missing.items():
+        for name, (thumbnail, step) in work.missing.items():
             groups.setdefault(thumbnail.stem, {})[name] = thumbnail, step
         for group in groups.values() if len(groups) > 1 else ():
             try:  # the error may come from one thumbnail only, for example from a callable in its recipe
-                await self._render_and_put(original, spool, group, made)
+                await self._render_and_put(work, spool, group, None)
             except StoreError:
                 raise
             except Exception as error:
-                failed |= dict.fromkeys(group, error)
+                work.failed |= dict.fromkeys(group, error)
             else:
                 for name in group:
-                    del failed[name]
+                    del work.failed[name]
 
-    async def _render_and_put(self, original: Original, spool: Spool, files: _Files, made: dict[str, int]) -> None:
-        rendered = await run_pixels(_render, spool, files)
-        await put(self.store, original.name, rendered)
-        made |= {name: len(rendering.blob) for name, rendering in rendered.items()}
+    async def _render_and_put(self, work: _Work, spool: Spool, files: _Files, preview: ImageLimits | None) -> None:
+        rendered, work.preview = await run_pixels(_render, spool, files, preview)
+        await put(self.store, work.original.name, rendered)
+        work.made |= {name: len(rendering.blob) for name, rendering in rendered.items()}
 
     # --- broken originals --------------------------------------------------------------------------------------------
 
@@ -351,13 +380,21 @@ class ThumbnailMaker:
             raise
 
 
-def _render(spool: Spool, files: _Files) -> dict[str, Rendering]:
-    """Render files of one original, with one decode for all those with the same limits. Blocks the calling thread."""
-    groups: dict[ImageLimits, list[str]] = {}
+def _render(spool: Spool, files: _Files, preview: ImageLimits | None) -> tuple[dict[str, Rendering], Preview | None]:
+    """Render files of one original, with one decode for all those with the same limits. Blocks the calling thread.
+
+    The preview is computed as well if its limits are given, from the decode of the files with these limits.
+    """
+    groups: dict[ImageLimits, list[str]] = {} if preview is None else {preview: []}
     for name, (thumbnail, _) in files.items():
         groups.setdefault(thumbnail.declaration.limits, []).append(name)
     made: dict[str, Rendering] = {}
+    found: Preview | None = None
     for limits, names in groups.items():
         recipes = [files[name][0].recipe_of(files[name][1]) for name in names]
-        made |= zip(names, render(spool.view, recipes, limits), strict=True)
-    return made
+        if limits == preview:
+            renderings, found = render_with_preview(spool.view, recipes, limits)
+        else:
+            renderings = render(spool.view, recipes, limits)
+        made |= zip(names, renderings, strict=True)
+    return made, found

@@ -1,15 +1,17 @@
-"""Mark the rows of originals whose declared thumbnails exist, so that their URLs point directly to the store."""
+"""Write to the rows of originals which declared thumbnails exist, and their placeholders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import Update, bindparam, func, update
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Mapper
 
+from .._declared.maker import Thumbnail
+from .._declared.srcset import Declarations
 from .._inventory import ImageKind, Sessions, run_with_reader
 from .._inventory.marks import marked_kinds, write_marks
 from ..entity import Image
@@ -17,22 +19,23 @@ from ..entity._derived import MARKS, declarations_of, marks_for
 from ..entity._mapping import mapper_of
 from ..store import KeyedStore
 from ._maker import Made
+from ._originals import written_columns
 
-__all__ = ["drop_outdated_marks", "has_marks", "set_marks"]
+__all__ = ["drop_outdated_marks", "has_marks", "write_results"]
 
 
-async def set_marks(
+async def write_results(
     sessions: async_sessionmaker[Any], classes: Iterable[type[Image]], store: KeyedStore, results: Iterable[Made]
 ) -> None:
-    """Set the marks of originals, in one transaction.
+    """Set the marks of originals, and fill in placeholders that are missing, in one transaction.
 
-    Rows whose image has been replaced or deleted in the meantime do not change. A result is used for a class only if
-    it covers all thumbnails that the class declares. The thumbnails whose files all exist are marked.
+    Rows whose image has been replaced or deleted in the meantime do not change. A mark is set if the files of its
+    thumbnail all exist, and if the result covers all thumbnails that the class declares.
 
     Args:
         sessions: Factory of sessions.
-        classes: Image classes, including their subclasses. Those without
-            :class:`~aioimageattach.entity.ThumbnailMarks` are skipped.
+        classes: Image classes, including their subclasses. Those with neither
+            :class:`~aioimageattach.entity.ThumbnailMarks` nor :class:`~aioimageattach.entity.Placeholder` are skipped.
         store: The store.
         results: The results of :meth:`ThumbnailMaker.make_missing`.
 
@@ -40,16 +43,14 @@ async def set_marks(
         SQLAlchemyError: The database could not be written.
     """
     found = list(results)
-    statements = {mapper: _marked(mapper, store, found) for mapper in _marking(classes)}
-    if not any(statements.values()):
+    mappers = {mapper: None for cls in classes for mapper in mapper_of(cls).self_and_descendants}
+    updates = [(mapper, rows) for mapper in mappers if (rows := _rows(mapper, store, found))]
+    if not updates:
         return
     async with sessions.begin() as session:
-        for mapper, rows in statements.items():
-            if rows:
-                column = mapper.columns[MARKS]
-                statement = update(column.table).where(mapper.columns["revision"] == bindparam("of"))
-                connection = await session.connection(bind_arguments={"mapper": mapper})
-                await connection.execute(statement.values({column: bindparam("marks")}), rows)
+        for mapper, rows in updates:
+            connection = await session.connection(bind_arguments={"mapper": mapper})
+            await connection.execute(_update(mapper), rows)
 
 
 def has_marks(cls: type[Image]) -> bool:
@@ -80,29 +81,38 @@ async def drop_outdated_marks(
         await write_marks(sessions, kind, [(row, marks) for row, marks in kept if marks != row.marks])
 
 
-def _marking(classes: Iterable[type[Image]]) -> Iterator[Mapper[Any]]:
-    """Yield the mappers of the classes that have marks, and each column only once."""
-    for cls in classes:
-        for mapper in mapper_of(cls).self_and_descendants:
-            columns = mapper.columns
-            if MARKS in columns and columns[MARKS].table is columns["revision"].table:
-                yield mapper
-
-
-def _marked(mapper: Mapper[Any], store: KeyedStore, results: Sequence[Made]) -> list[dict[str, str]]:
-    """Return the parameters of the UPDATE, ordered by revision, so that concurrent transactions do not deadlock."""
-    declared = declarations_of(mapper.class_)
-    found: dict[str, str] = {}
+def _rows(mapper: Mapper[Any], store: KeyedStore, results: Sequence[Made]) -> list[dict[str, str | None]]:
+    """Return the values to write, ordered by revision, so that concurrent transactions do not deadlock."""
+    declared, names = declarations_of(mapper.class_), written_columns(mapper)
+    found: dict[str, dict[str, str | None]] = {}
     for result in results:
-        about = {id(one.declaration) for one in result.thumbnails}
-        if not declared or not about.issuperset(map(id, declared.values())):
+        own = [one for one in result.thumbnails if declared.get(one.declaration.name) is one.declaration]
+        if not own:
             continue
-        framings = [
-            (one.declaration, one.framing)
-            for one in result.complete
-            if declared.get(one.declaration.name) is one.declaration
-        ]
-        marks = marks_for(framings, store, result.original.object_type)
-        if marks:
-            found[result.original.revision] = marks
-    return [{"of": revision, "marks": found[revision]} for revision in sorted(found)]
+        values = {MARKS: _marks(declared, own, result, store)}
+        if result.preview is not None:
+            values |= {"thumbhash": result.preview.thumbhash, "dominant_colour": result.preview.colour}
+        revision = result.original.revision
+        row = {f"new_{name}": values.get(name) for name in names}
+        if any(row.values()):
+            found[revision] = {"of": revision, **row}
+    return [found[revision] for revision in sorted(found)]
+
+
+def _marks(declared: Declarations, own: Sequence[Thumbnail], result: Made, store: KeyedStore) -> str | None:
+    """Return the marks of the thumbnails whose files all exist; ``None`` if not all thumbnails were considered."""
+    if {one.declaration.name for one in own} != {*declared}:
+        return None
+    complete = [(one.declaration, one.framing) for one in result.complete if one in own]
+    return marks_for(complete, store, result.original.object_type)
+
+
+def _update(mapper: Mapper[Any]) -> Update:
+    """Return an UPDATE that replaces marks, fills in what else is NULL, and keeps the rest."""
+    columns = mapper.columns
+    values: dict[Any, Any] = {}
+    for name in written_columns(mapper):
+        column = columns[name]
+        new = bindparam(f"new_{name}", type_=column.type)
+        values[column] = func.coalesce(new, column) if name == MARKS else func.coalesce(column, new)
+    return update(columns["revision"].table).where(columns["revision"] == bindparam("of")).values(values)

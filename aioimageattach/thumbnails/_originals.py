@@ -16,10 +16,22 @@ from .._inventory.kind import Part
 from ..entity._derived import MARKS, framing_in
 from ..store import KeyedStore, ObjectInfo
 
-__all__ = ["OriginalKind", "OriginalReference", "ThumbnailFiles"]
+__all__ = ["OriginalKind", "OriginalReference", "ThumbnailFiles", "written_columns"]
 
 _FAR: Final = 2 * PAGE
 """Number of files after which starting a new listing is cheaper than reading on."""
+
+
+_WRITTEN: Final = (MARKS, "thumbhash", "dominant_colour")
+
+
+def written_columns(mapper: Mapper[Any]) -> list[str]:
+    """Return the attributes of an original that are written when its thumbnails have been made.
+
+    They must be in the same table as the revision, by which the row is found.
+    """
+    columns = mapper.columns
+    return [name for name in _WRITTEN if name in columns and columns[name].table is columns["revision"].table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +41,12 @@ class OriginalReference(FileReference):
     Args:
         framing: The crop box and the focal point.
         marks: The marks, separated by spaces; see :class:`~aioimageattach.entity.ThumbnailMarks`.
+        lacks_placeholder: ``True`` if the columns of :class:`~aioimageattach.entity.Placeholder` can be filled in.
     """
 
     framing: Framing = WHOLE
     marks: str | None = None
+    lacks_placeholder: bool = False
 
     @property
     def has_revision(self) -> bool:
@@ -53,6 +67,7 @@ class OriginalKind(ImageKind):
         super().__init__(mapper)
         self._conditions = conditions
         self._start_after = start_after
+        self._has_placeholder = "thumbhash" in written_columns(mapper)
 
     def where(self) -> list[ColumnElement[bool]]:
         """Return the conditions on the rows."""
@@ -64,10 +79,15 @@ class OriginalKind(ImageKind):
         return Part((*first.where, first.order[0] > self._start_after), first.order, first.stable), last
 
     def reference(self, reader: Reader, row: Row[Any]) -> OriginalReference:
-        """Return the file of an original, its framing and its marks."""
+        """Return the file of an original, and the other values of its row that matter here."""
         found, values = super().reference(reader, row), self._values(row)
         same = {field.name: getattr(found, field.name) for field in fields(FileReference)}
-        return OriginalReference(**same, framing=framing_in(found.cls, values), marks=values.get(MARKS))
+        return OriginalReference(
+            **same,
+            framing=framing_in(found.cls, values),
+            marks=values.get(MARKS),
+            lacks_placeholder=self._has_placeholder and values["thumbhash"] is None and values["revision"] is not None,
+        )
 
 
 class ThumbnailFiles:

@@ -39,7 +39,7 @@ class Thumbnails:
 class ThumbnailPlan(Plan[Thumbnails]):
     """A plan that generates missing thumbnails."""
 
-    _outcomes = ("made", "enqueued", "gone", "marked")
+    _outcomes = ("made", "enqueued", "gone", "marked", "placeholders")
 
     def _count(self, looked: int, made: Sequence[Thumbnails], failures: Sequence[Thumbnails]) -> None:
         """Add the results for some images to the progress."""

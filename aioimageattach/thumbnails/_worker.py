@@ -35,7 +35,8 @@ class ThumbnailWorker(Dispatcher):
         store: Store of the originals and of the thumbnails.
         classes: Image classes whose thumbnails are made, including their subclasses.
         sessions: Factory of the sessions that set the marks of classes with
-            :class:`~aioimageattach.entity.ThumbnailMarks`; ``None`` if no marks are set.
+            :class:`~aioimageattach.entity.ThumbnailMarks`, and fill in the columns of classes with
+            :class:`~aioimageattach.entity.Placeholder`; ``None`` if no row is written.
         concurrency: Number of originals in progress, including those of requests; ``None`` means the number of cores
             plus one. The worker itself uses at most one less, so that a request need not wait for it.
         max_waiting: Maximum number of images that wait. Further images are logged, and their thumbnails are made on

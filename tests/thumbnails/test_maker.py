@@ -26,7 +26,7 @@ from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.thumbnails import _maker as making
 from aioimageattach.thumbnails._maker import Made, ThumbnailMaker
-from aioimageattach.thumbnails._marks import set_marks
+from aioimageattach.thumbnails._marks import write_results
 from aioimageattach.thumbnails._turns import Priority, turns
 from tests.databases import Database
 from tests.entity.models import started, statements
@@ -365,8 +365,8 @@ async def test_complete_thumbnails_are_marked(sessions: async_sessionmaker[Async
         await session.execute(table.update().where(table.c.id == 4).values(revision=store.make_revision()))
     with statements(sessions) as sent:
         for some in (results[:1], results[2:3], results):
-            await set_marks(sessions, maker.classes, store, some)
-        await set_marks(
+            await write_results(sessions, maker.classes, store, some)
+        await write_results(
             sessions, maker.classes, MemoryStore(), results
         )  # other processes would not recognise this store
     assert len([one for one in sent if one.startswith("UPDATE")]) == 3

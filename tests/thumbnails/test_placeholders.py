@@ -1,0 +1,362 @@
+"""Placeholders that are filled in when thumbnails are made without a session: by workers and by backfills."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, String, insert, inspect, select, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach import Image, ImageLimits, Placeholder, Recipe, ThumbnailMarks, ThumbnailWorker, image_attachment
+from aioimageattach._threads import run_pixels
+from aioimageattach.context import bind_store
+from aioimageattach.exc import ImageTooLargeError, StoreUnavailableError, UnreadableImageError
+from aioimageattach.imaging import probe
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.store import KeyedStore
+from aioimageattach.stores import MemoryStore
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.thumbnails import backfill
+from aioimageattach.thumbnails._dispatch import Job, JobRunner
+from aioimageattach.thumbnails._turns import Priority
+from tests.databases import Database
+from tests.entity.models import started, statements
+from tests.photos import opened, photo, saved
+from tests.thumbnails.backfilling import BEGIN, SMALL, STEP, values
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Base(DeclarativeBase):
+    """The declarative base."""
+
+
+class Cover(Base, Image, Placeholder, ThumbnailMarks):
+    """An image with a placeholder and marks."""
+
+    __tablename__ = "cover"
+    __thumbnails__ = {"card": Recipe(width=20), "icon": Recipe(width=10, height=10)}
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class Plain(Base, Image, Placeholder):
+    """An image with a placeholder only."""
+
+    __tablename__ = "plain"
+    __thumbnails__ = {"card": Recipe(width=20)}
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class Large(Base, Image):
+    """An image in two tables; the second one has the placeholder."""
+
+    __tablename__ = "large"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "large"}
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(20))
+
+
+class Joined(Large, Placeholder):
+    """The second table."""
+
+    __tablename__ = "joined"
+    __thumbnails__ = {"card": Recipe(width=20)}
+    __mapper_args__ = {"polymorphic_identity": "joined"}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    width: Mapped[int] = mapped_column(primary_key=True)
+    height: Mapped[int] = mapped_column(primary_key=True)
+    variant: Mapped[str] = mapped_column(String(32), primary_key=True)
+    __table_args__ = (ForeignKeyConstraint(("id", "width", "height", "variant"), Large.__table__.primary_key.columns),)
+
+
+@pytest.fixture
+async def sessions(database: Database) -> Sessions:
+    """Sessions on each kind of database."""
+    return await started(database, Base.metadata, expire_on_commit=False)
+
+
+@pytest.fixture
+async def sqlite(sqlite_database: Database) -> Sessions:
+    """Sessions on SQLite."""
+    return await started(sqlite_database, Base.metadata, expire_on_commit=False)
+
+
+class CountingStore(FileSystemStore):
+    """A directory that counts how often a file is read."""
+
+    reads = 0
+
+    async def get_object(self, name: str, **options: Any) -> Any:
+        """Count the call."""
+        self.reads += 1
+        return await super().get_object(name, **options)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CountingStore:
+    """A store in a directory."""
+    return CountingStore(tmp_path, "https://example.com/", fsync=False)
+
+
+async def fill(sessions: Sessions, store: KeyedStore, cls: type[Any], *blobs: bytes, **columns: Any) -> list[ImageKey]:
+    """Insert rows with the given originals, as an application did before its class had the mixin."""
+    keys = []
+    for number, blob in enumerate(blobs):
+        found = await run_pixels(probe, blob)
+        row = values(
+            number,
+            revision=make_revision(BEGIN + STEP * number),
+            width=found.width,
+            height=found.height,
+            mimetype=found.mimetype,
+            **columns,
+        )
+        async with sessions.begin() as session:
+            for table in [one.local_table for one in inspect(cls).iterate_to_root()][::-1]:
+                own = {name: value for name, value in row.items() if name in table.columns}
+                await session.execute(insert(table), [own])
+        keys.append(cls(**row).key)
+        await store.put(keys[-1], blob, reproducible=False)
+    return keys
+
+
+async def placeholders(sessions: Sessions, cls: type[Any]) -> list[tuple[str | None, str | None]]:
+    """Return the columns of all rows."""
+    async with sessions() as session:
+        rows = await session.scalars(select(cls).order_by(cls.id))
+        return [(row.thumbhash, row.dominant_colour) for row in rows]
+
+
+async def expected(sessions: Sessions, blob: bytes) -> tuple[str | None, str | None]:
+    """Return the placeholder that an upload of these bytes has."""
+
+    class Attached(DeclarativeBase):
+        pass
+
+    class Owner(Attached):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        image = image_attachment["OwnerImage"]("OwnerImage")
+
+    class OwnerImage(Attached, Image, Placeholder):
+        __tablename__ = "owner_image"
+        __placeholder_on_attach__ = True
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+    image = Owner().image
+    await image.from_blob(blob, MemoryStore())
+    original: Any = image.require_original()
+    return original.thumbhash, original.dominant_colour
+
+
+CAT, CUP = SMALL, saved(opened("coffee", (50, 40)), "PNG")
+
+
+# --- backfills -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_backfill_fills_in_what_is_missing(sessions: Sessions, store: CountingStore) -> None:
+    """The values equal those of an upload, from the same read as the thumbnails; present values are kept."""
+    await fill(sessions, store, Cover, CAT, CUP, CAT)
+    async with sessions.begin() as session:
+        await session.execute(update(Cover).where(Cover.id == 2).values(thumbhash="kept", dominant_colour="#000000"))
+    plan = backfill(sessions, Cover, store=store)
+    progress = await plan.execute()
+    assert (progress.counts["made"], progress.counts["marked"], progress.counts["placeholders"]) == (6, 3, 2)
+    assert await placeholders(sessions, Cover) == [
+        await expected(sessions, CAT),
+        await expected(sessions, CUP),
+        ("kept", "#000000"),
+    ]
+    assert store.reads == 3
+    with statements(sessions) as sent:
+        progress = await plan.execute()
+    assert (progress.done, progress.counts["marked"], progress.counts["placeholders"], store.reads) == (3, 0, 0, 3)
+    assert not [one for one in sent if one.startswith("UPDATE")]
+
+
+@pytest.mark.parametrize("cls", [Cover, Plain])
+async def test_no_thumbnail_is_missing(sqlite: Sessions, store: CountingStore, cls: type[Any]) -> None:
+    """Images that were complete before their class had the mixin are read once more; marks are kept."""
+    await fill(sqlite, store, cls, CAT, CUP)
+    await backfill(sqlite, cls, store=store).execute()
+    async with sqlite.begin() as session:
+        await session.execute(update(cls).values(thumbhash=None, dominant_colour=None))
+        marks = [*await session.scalars(select(cls.thumbnail_marks))] if cls is Cover else []
+    progress = await backfill(sqlite, cls, store=store).execute()
+    assert (progress.counts["made"], progress.counts["marked"], progress.counts["placeholders"]) == (0, 0, 2)
+    assert await placeholders(sqlite, cls) == [await expected(sqlite, CAT), await expected(sqlite, CUP)]
+    if cls is Cover:
+        async with sqlite() as session:
+            assert [*await session.scalars(select(Cover.thumbnail_marks))] == marks != [None, None]
+
+
+async def test_a_transparent_image_has_no_colour(sqlite: Sessions, store: CountingStore) -> None:
+    """It has a ThumbHash, so that the next backfill leaves it alone."""
+    image = opened("coffee", (40, 30)).convert("RGBA")
+    image.putalpha(0)
+    await fill(sqlite, store, Plain, saved(image, "PNG"))
+    assert (await backfill(sqlite, Plain, store=store).execute()).counts["placeholders"] == 1
+    [(thumbhash, colour)] = await placeholders(sqlite, Plain)
+    assert thumbhash
+    assert colour is None
+    assert (await backfill(sqlite, Plain, store=store).execute()).counts["placeholders"] == 0
+    assert store.reads == 1
+
+
+async def test_a_broken_image_is_a_failure(sqlite: Sessions, store: CountingStore) -> None:
+    """The error is that of the image, also if only its placeholder is missing; others are filled in."""
+    keys = await fill(sqlite, store, Plain, CAT, CUP)
+    await backfill(sqlite, Plain, store=store).execute()
+    async with sqlite.begin() as session:
+        await session.execute(update(Plain).values(thumbhash=None))
+    await store.discard(keys[0])
+    await store.put(keys[0], b"\xff\xd8\xff broken", reproducible=False)
+    plan = backfill(sqlite, Plain, store=store)
+    progress = await plan.execute()
+    assert (progress.failed, progress.counts["placeholders"]) == (1, 1)
+    [failure] = plan.failures
+    assert isinstance(failure.error, UnreadableImageError)
+    assert (await placeholders(sqlite, Plain))[0][0] is None
+
+
+async def test_the_limits_of_the_class_hold(sqlite: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An original with more pixels than allowed is a failure."""
+    store = MemoryStore()
+    await fill(sqlite, store, Plain, CAT)
+    await backfill(sqlite, Plain, store=store).execute()
+
+    class OtherBase(DeclarativeBase):
+        pass
+
+    class Strict(OtherBase, Image, Placeholder):
+        __tablename__ = "plain"
+        __thumbnails__ = {"card": Recipe(width=20)}
+        __image_limits__ = ImageLimits(max_pixels=1000)
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    async with sqlite.begin() as session:
+        await session.execute(update(Plain).values(thumbhash=None))
+    plan = backfill(sqlite, Strict, store=store)
+    assert (await plan.execute()).counts["made"] == 0
+    assert isinstance(plan.failures[0].error, ImageTooLargeError)
+
+
+async def test_the_store_does_not_respond(sqlite: Sessions) -> None:
+    """An outage is reported, also if no thumbnail is missing."""
+
+    class Away(MemoryStore):
+        away = False
+
+        async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> Any:
+            if self.away:
+                raise StoreUnavailableError("away", attempts=1)
+            return await super().get_object(name, start=start, end=end)
+
+    store = Away()
+    await fill(sqlite, store, Plain, *[CAT] * 19)
+    await backfill(sqlite, Plain, store=store).execute()
+    async with sqlite.begin() as session:
+        await session.execute(update(Plain).values(thumbhash=None))
+    store.away = True
+    with pytest.raises(StoreUnavailableError, match="consecutive files"):
+        await backfill(sqlite, Plain, store=store, concurrency=1).execute()
+
+
+async def test_a_row_of_the_predecessor_is_left_alone(sqlite: Sessions, store: CountingStore) -> None:
+    """It has no revision by which its row could be found."""
+    async with sqlite.begin() as session:
+        await session.execute(insert(Plain.__table__), [values(1, revision=None)])
+    await store.put(ImageKey("plain", 1, 60, 40, "image/jpeg", None), CAT, reproducible=False)
+    progress = await backfill(sqlite, Plain, store=store).execute()
+    assert (progress.counts["made"], progress.counts["placeholders"]) == (1, 0)
+    assert await placeholders(sqlite, Plain) == [(None, None)]
+    await backfill(sqlite, Plain, store=store).execute()
+    assert store.reads == 1
+
+
+async def test_columns_of_another_table(sqlite: Sessions, store: CountingStore) -> None:
+    """They are not filled in, and nothing is computed in vain."""
+    await fill(sqlite, store, Joined, CAT, kind="joined")
+    progress = await backfill(sqlite, Joined, store=store).execute()
+    assert (progress.counts["made"], progress.counts["placeholders"]) == (1, 0)
+    await backfill(sqlite, Joined, store=store).execute()
+    assert store.reads == 1
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_backfill_hands_images_to_workers(sqlite: Sessions, store: CountingStore) -> None:
+    """Images that lack only their placeholder are handed over, and a worker with sessions fills it in."""
+    await fill(sqlite, store, Plain, CAT, CUP)
+    await backfill(sqlite, Plain, store=store).execute()
+    async with sqlite.begin() as session:
+        await session.execute(update(Plain).where(Plain.id == 1).values(thumbhash=None, dominant_colour=None))
+    jobs: list[Job] = []
+
+    async def enqueue(name: str, stems: Sequence[str]) -> None:
+        jobs.append(Job(name, stems))
+
+    progress = await backfill(sqlite, Plain, store=store, enqueue=enqueue).execute()
+    assert (progress.counts["enqueued"], progress.counts["placeholders"]) == (1, 0)
+    assert await JobRunner(store, [Plain], None, None).run(jobs[0], Priority.NEW) is None
+    assert (await placeholders(sqlite, Plain))[1] == (None, None)
+    assert await JobRunner(store, [Plain], sqlite, None).run(jobs[0], Priority.NEW) is None
+    assert (await placeholders(sqlite, Plain))[1] == await expected(sqlite, CUP)
+
+
+async def test_an_image_that_is_replaced_meanwhile(sqlite: Sessions, store: CountingStore) -> None:
+    """The placeholder of the old image is not written to the row of the new one."""
+    keys = await fill(sqlite, store, Plain, CAT)
+    jobs: list[Job] = []
+
+    async def enqueue(name: str, stems: Sequence[str]) -> None:
+        jobs.append(Job(name, stems))
+
+    await backfill(sqlite, Plain, store=store, enqueue=enqueue).execute()
+    async with sqlite.begin() as session:
+        await session.execute(update(Plain.__table__).values(revision=make_revision()))
+    assert await JobRunner(store, [Plain], sqlite, None).run(jobs[0], Priority.NEW) is None
+    assert await placeholders(sqlite, Plain) == [(None, None)]
+    assert jobs[0].original == store.name_of(keys[0])
+
+
+class OwnerBase(DeclarativeBase):
+    """A base with an owner."""
+
+
+class Product(OwnerBase):
+    """A product with a photo."""
+
+    __tablename__ = "product"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    photo = image_attachment["ProductPhoto"]("ProductPhoto")
+
+
+class ProductPhoto(OwnerBase, Image, Placeholder):
+    """A photo as in the guide."""
+
+    __tablename__ = "product_photo"
+    __thumbnails__ = {"card": Recipe(width=20)}
+    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
+
+
+async def test_a_worker_fills_in_new_images(database: Database) -> None:
+    """After the commit, the row has the placeholder, and the element its colour."""
+    sessions = await started(database, OwnerBase.metadata, expire_on_commit=False)
+    store = MemoryStore("https://example.com/")
+    bind_store(sessions, store)
+    async with ThumbnailWorker(store, [ProductPhoto], sessions=sessions) as worker:
+        async with sessions.begin() as session:
+            session.add(product := Product(id=1))
+            await product.photo.from_blob(photo("coffee"))
+            assert product.photo.require_original().dominant_colour is None
+        await worker.join()
+    async with sessions() as session:
+        row = (await session.scalars(select(ProductPhoto))).one()
+        assert (row.thumbhash, row.dominant_colour) == await expected(sessions, photo("coffee"))
