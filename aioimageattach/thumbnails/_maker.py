@@ -335,8 +335,9 @@ class ThumbnailMaker:
         self._check_broken(work.original)
         with self._remembering(work.original):
             spool = await fetch(self.store, work.original, limits)
+            wanted = limits if preview else None
             try:
-                return await self._render_and_put(work, spool, work.missing, limits if preview else None)
+                return await self._render_and_put(work, spool, work.missing, wanted)
             except (UnreadableImageError, StoreError):
                 raise
             except Exception as error:
@@ -348,7 +349,7 @@ class ThumbnailMaker:
             groups.setdefault(thumbnail.stem, {})[name] = thumbnail, step
         for group in groups.values() if len(groups) > 1 else ():
             try:  # the error may come from one thumbnail only, for example from a callable in its recipe
-                await self._render_and_put(work, spool, group, None)
+                await self._render_and_put(work, spool, group, wanted)
             except StoreError:
                 raise
             except Exception as error:
@@ -358,7 +359,8 @@ class ThumbnailMaker:
                     del work.failed[name]
 
     async def _render_and_put(self, work: _Work, spool: Spool, files: _Files, preview: ImageLimits | None) -> None:
-        rendered, work.preview = await run_pixels(_render, spool, files, preview)
+        rendered, found = await run_pixels(_render, spool, files, preview)
+        work.preview = found or work.preview
         await put(self.store, work.original.name, rendered)
         work.made |= {name: len(rendering.blob) for name, rendering in rendered.items()}
 
