@@ -128,7 +128,7 @@ def _engines(held: ExitStack, folder: Path) -> dict[str, AsyncEngine]:
     held.callback(server.close)
     durable = {"server_settings": {"synchronous_commit": "on"}}
     engines["PostgreSQL"] = create_async_engine(
-        server.empty().set(drivername="postgresql+asyncpg"), connect_args=durable
+        server.url.set(drivername="postgresql+asyncpg"), connect_args=durable
     )
     return engines
 

@@ -152,7 +152,7 @@ async def _make(held: AsyncExitStack, base: Path) -> _Bench:
     database = PostgreSQL()
     held.callback(database.close)
     engine = create_async_engine(
-        database.empty().set(drivername="postgresql+asyncpg"),
+        database.url.set(drivername="postgresql+asyncpg"),
         connect_args={"server_settings": {"synchronous_commit": "on"}},
     )
     held.push_async_callback(engine.dispose)

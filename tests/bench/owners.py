@@ -124,7 +124,8 @@ def run(rounds: int) -> None:
         held.callback(server.close)
         runner = held.enter_context(asyncio.Runner())
         for count in COUNTS:
-            engine = create_async_engine(server.empty().set(drivername="postgresql+asyncpg"))
+            server.empty()
+            engine = create_async_engine(server.url.set(drivername="postgresql+asyncpg"))
             manager = prepared(engine)
             sessions = runner.run(manager.__aenter__())
             bind_store(sessions, MemoryStore())
