@@ -33,12 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Undo what ``_clean_heap()`` did: plugins look for referrers when they write their summaries."""
+    """Undo what ``pytest_runtest_setup()`` did: plugins look for referrers when they write their summaries."""
     gc.unfreeze()
 
 
-@pytest.fixture(autouse=True)
-def _clean_heap() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
     """Collect the garbage of earlier tests, then keep the garbage collector from visiting what existed before this one.
 
     Thousands of collections would otherwise visit all modules and test items, which takes a tenth of a second each.
