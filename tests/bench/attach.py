@@ -127,9 +127,7 @@ def _engines(held: ExitStack, folder: Path) -> dict[str, AsyncEngine]:
         return engines
     held.callback(server.close)
     durable = {"server_settings": {"synchronous_commit": "on"}}
-    engines["PostgreSQL"] = create_async_engine(
-        server.url.set(drivername="postgresql+asyncpg"), connect_args=durable
-    )
+    engines["PostgreSQL"] = create_async_engine(server.url.set(drivername="postgresql+asyncpg"), connect_args=durable)
     return engines
 
 
