@@ -188,16 +188,16 @@ class Operation(Timer):
 
 
 _NOTHING: Final = nullcontext()
-JOB: Final = Operation("thumbnail.job", "Time taken to make the missing thumbnails of a picture, and to mark its row.")
-JOB_WAIT: Final = Timer("thumbnail.job.wait.duration", "Time for which a committed picture waited in this process.")
-REFUSED: Final = Counter("thumbnail.job.refused", "Pictures that were not taken, because too many waited.", "{picture}")
+JOB: Final = Operation("thumbnail.job", "Time taken to make the missing thumbnails of an image, and to mark its row.")
+JOB_WAIT: Final = Timer("thumbnail.job.wait.duration", "Time for which a committed image waited in this process.")
+REFUSED: Final = Counter("thumbnail.job.refused", "Images that were not accepted, because too many waited.", "{image}")
 
 LEFT: Final = "files.left"
 """Name of the event that is logged when files without a row could not be deleted and are left to a sweep."""
 
-ATTACH: Final = Operation("attach", "Time taken to receive, check and reduce an uploaded picture.")
+ATTACH: Final = Operation("attach", "Time taken to receive, check and reduce an uploaded image.")
 PUT: Final = Operation("store.put", "Time taken to put a file.")
 GET: Final = Operation("store.get", "Time taken to open a file.")
-RENDER: Final = Operation("render", "Time taken to render the thumbnails of a picture from one decode.")
+RENDER: Final = Operation("render", "Time taken to render the thumbnails of an image from one decode.")
 WAIT: Final = Timer("thumbnail.wait.duration", "Time for which the rendering of a thumbnail waited for capacity.")
 REQUESTS: Final = Counter("thumbnail.requests", "Requests to the server of declared thumbnails.", "{request}")

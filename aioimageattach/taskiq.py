@@ -153,7 +153,7 @@ class ThumbnailTasks(Dispatcher):
             if attempt == self._attempts or isinstance(error, ImageError):
                 name = next(iter(job.thumbnails))
                 extra = log_fields("thumbnails.given_up", error, attempts=attempt)
-                _log.error("thumbnails such as %s are given up after %d attempts", name, attempt, extra=extra)
+                _log.error("thumbnails such as %s could not be made in %d attempts", name, attempt, extra=extra)
                 raise error
             await asyncio.sleep(next(delays))
             attempt += 1

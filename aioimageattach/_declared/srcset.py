@@ -52,11 +52,11 @@ class Srcset:
 
     Args:
         widths: Widths of the files, in pixels.
-        aspect: Aspect ratio to which the picture is cropped, as width and height, such as ``(1, 1)``; ``None`` keeps
+        aspect: Aspect ratio to which the image is cropped, as width and height, such as ``(1, 1)``; ``None`` keeps
             the original's aspect ratio.
-        sizes: Displayed width of the picture, as in the HTML attribute ``sizes``, such as ``"48px"``. With several
-            widths, ``img()`` and ``picture()`` require it, here or as an argument, because without it browsers load the
-            widest file.
+        sizes: Displayed width of the image, as in the HTML attribute ``sizes``, such as ``"48px"``. With several
+            widths, ``img()`` and ``picture()`` require it, here or as an argument, because without it browsers assume
+            that the image is as wide as the window.
         formats: Formats of the files, the preferred one first. AVIF takes five times as long to encode as WebP.
         fallback: Format of an additional file, of medium width, for clients that do not support the other formats,
             such as e-mail clients; ``None`` for no additional file.
@@ -68,8 +68,8 @@ class Srcset:
         animated: ``True`` to keep the frames of an animation. Thumbnails of animated originals are then made in
             animated formats only.
         background: Colour behind transparent parts in JPEG.
-        preprocess: Function called with the whole picture; requires ``variant``.
-        postprocess: Function called with each resized picture; requires ``variant``.
+        preprocess: Function called with the whole image; requires ``variant``.
+        postprocess: Function called with each resized image; requires ``variant``.
         variant: Name that you give to the effect of these functions. Change it whenever one of them changes.
 
     Raises:

@@ -66,4 +66,10 @@ def hand_over(files: Sequence[TrackedFile], certain: bool) -> None:
             receiver.receive(some, certain)
         except Exception as error:  # the transaction is over, and nothing may make its commit fail
             extra = log_fields("thumbnails.refused", error, images=len(some))
-            _log.warning("%r could not take %d images: %r", receiver, len(some), error, extra=extra)
+            _log.warning(
+                "%r did not accept %d images, whose thumbnails will be made on request: %r",
+                receiver,
+                len(some),
+                error,
+                extra=extra,
+            )

@@ -160,7 +160,10 @@ async def committed(files: Mapping[TrackedFile, bool]) -> list[TrackedFile]:
     for engine, groups in _by_engine(files).items():
         some = [file for group in groups.values() for file in group]
         if engine is None:
-            _log.info("%d images are not handed over: the session was given its connection", len(some))
+            _log.info(
+                "%d images get no thumbnails in the background: the session was created with a connection",
+                len(some),
+            )
         elif isinstance(engine.pool, _SHARING):
             found += [file for file in some if files[file]]
         else:
@@ -170,7 +173,7 @@ async def committed(files: Mapping[TrackedFile, bool]) -> list[TrackedFile]:
                 reason = type(error).__name__
                 extra = log_fields("thumbnails.refused", error, images=len(some))
                 _log.warning(
-                    "%d images are not handed over: the query for their rows failed: %s",
+                    "%d images get no thumbnails in the background: the query for their rows failed: %s",
                     len(some),
                     reason,
                     extra=extra,
@@ -178,7 +181,10 @@ async def committed(files: Mapping[TrackedFile, bool]) -> list[TrackedFile]:
                 continue
             found += [file for file in some if file in named]
             if len(named) < len(some):
-                _log.info("%d images are not handed over: no committed row has them", len(some) - len(named))
+                _log.info(
+                    "%d images get no thumbnails in the background: no committed row references them",
+                    len(some) - len(named),
+                )
     return found
 
 

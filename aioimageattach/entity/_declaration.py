@@ -82,7 +82,7 @@ def _problems_of_keys(attachment: Attachment) -> Iterator[str]:
     others = discriminators(image, *(name for _, name in attachment.pairs), *attachment.constants)
     if attachment.options.many and not others:
         yield (
-            f"the primary key of {name} does not distinguish the pictures of one owner; add a column to it, such as "
+            f"the primary key of {name} does not distinguish the images of one owner; add a column to it, such as "
             "`photo_id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)`, or declare the attachment "
             "without uselist=True. A column whose value the database generates does not help, because the value is "
             "unknown before the flush"
@@ -90,12 +90,12 @@ def _problems_of_keys(attachment: Attachment) -> Iterator[str]:
     unknown = [other for other in others if default_of(image, other) is None]
     if not attachment.options.many and unknown:
         yield (
-            f"the value of {', '.join(unknown)}, part of the primary key of {name}, is unknown for a new picture; "
-            "declare the attachment with uselist=True if an owner has several pictures, compare the column with a "
+            f"the value of {', '.join(unknown)}, part of the primary key of {name}, is unknown for a new image; "
+            "declare the attachment with uselist=True if an owner has several images, compare the column with a "
             "value in the primaryjoin, or give it a default"
         )
     if keys <= {*SIZE, *attachment.constants}:
-        yield (f"the primary key of {name} does not distinguish the pictures of two owners; add the foreign key to it")
+        yield (f"the primary key of {name} does not distinguish the images of two owners; add the foreign key to it")
 
 
 def _problems_of_position(attachment: Attachment) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _problems_of_position(attachment: Attachment) -> Iterator[str]:
     if column is not None and not column.nullable and is_unique(image, column):
         yield (
             f"expected a nullable position, got {image.class_.__name__}.{name}, which is NOT NULL and unique, although "
-            "thumbnails have no position, and a replaced picture passes its position on to the new one; declare it as "
+            "thumbnails have no position, and a replaced image passes its position on to the new one; declare it as "
             f"`{name}: Mapped[int | None]`, or remove the unique constraint"
         )
 
@@ -126,7 +126,7 @@ def _problems_of_neighbours(attachment: Attachment) -> Iterator[str]:
         if same and not told_apart:
             yield (
                 f"{other.relationship} also attaches {attachment.image.class_.__name__}, so the two attachments would "
-                "replace each other's pictures. Use a separate image class for each, or add a column to the primary "
+                "replace each other's images. Use a separate image class for each, or add a column to the primary "
                 "key and compare it with a different value in each primaryjoin, such as "
                 "`and_(User.id == foreign(Picture.user_id), Picture.kind == 'avatar')`"
             )

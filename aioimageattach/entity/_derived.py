@@ -144,7 +144,7 @@ def check_original(row: Any) -> str:
     if revision is None:
         raise UsageError(
             f"expected an object_id below 2**35 in a {type(row).__name__} written by SQLAlchemy-ImageAttach, because "
-            "the file names of declared thumbnails contain it; attach the picture again, or use thumbnails with rows"
+            "the file names of declared thumbnails contain it; attach the image again, or use thumbnails with rows"
         )
     return revision
 

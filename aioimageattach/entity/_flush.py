@@ -357,7 +357,7 @@ def _require_file(session: Session, row: Image) -> None:
     if file is None or not holds(session, file):
         raise UsageError(
             f"{row!r} has no file, because it is a copy, because it was made transient, or because the transaction "
-            "that uploaded its file was rolled back; attach the picture again with from_file()"
+            "that uploaded its file was rolled back; attach the image again with from_file()"
         )
 
 
@@ -383,7 +383,7 @@ def _check_changed(session: Session, work: _Work, row: Image) -> None:
     raise UsageError(
         f"{type(row).__name__}: with the change of {', '.join(sorted(changed))}, the row would reference {now!r} "
         f"instead of {before!r}, but this session has not uploaded that file. Either a stale object was merged, or a "
-        "column that determines the file name was assigned. Refresh the object, or attach the picture again with "
+        "column that determines the file name was assigned. Refresh the object, or attach the image again with "
         "from_file()"
     )
 
@@ -494,7 +494,7 @@ def _check_statement(
             continue
         raise UsageError(
             f"{mapper.class_.__name__}: a statement writes {', '.join(sorted(written))}, which reference a file, "
-            "without uploading that file; attach pictures with from_file(), and change rows through their objects"
+            "without uploading that file; attach images with from_file(), and change rows through their objects"
         )
 
 

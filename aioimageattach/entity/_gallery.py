@@ -49,7 +49,7 @@ def check_max_pictures(attachment: Attachment, count: int) -> None:
     limit = attachment.options.max_pictures
     if limit is not None and count > limit:
         raise TooManyPicturesError(
-            f"expected at most {limit:,} pictures per {attachment.relationship.parent.class_.__name__} (max_pictures), "
+            f"expected at most {limit:,} images per {attachment.relationship.parent.class_.__name__} (max_pictures), "
             f"got {count:,}; delete one first",
             limit=limit,
             actual=count,

@@ -187,8 +187,8 @@ def _constants(relationship: RelationshipProperty[Any], clause: Any) -> Iterator
                 yield relationship.mapper.get_property_by_column(_plain(column)).key, constant[0]
     else:
         raise DeclarationError(
-            f"{relationship}: expected a primaryjoin of equalities joined by and_(), from which the column values of a "
-            f"new image follow, got {clause}"
+            f"{relationship}: expected a primaryjoin of equalities joined by and_(), because the column values of a "
+            f"new image are derived from it, got {clause}"
         )
 
 

@@ -157,8 +157,8 @@ class DeclaredThumbnails:
         if sizes is None and isinstance(declaration.value, Srcset) and len(declaration.value.widths) > 1:
             raise DeclarationError(
                 f"{cls.__name__}.__thumbnails__[{name!r}] has several widths: expected sizes, the displayed width of "
-                'the picture, in this call or in the Srcset, such as sizes="(min-width: 60rem) 33vw, 100vw"; without '
-                "it, browsers load the widest file"
+                'the image, in this call or in the Srcset, such as sizes="(min-width: 60rem) 33vw, 100vw"; without '
+                "it, browsers assume that the image is as wide as the window"
             )
         if original is None or (links := links_of(original, declaration, store, escape)) is None:
             return _nothing(cls, attributes)

@@ -145,7 +145,7 @@ class MultipleImageSet(Generic[I]):
         position = self._rows.attachment.position
         if position is None:
             raise DeclarationError(
-                f"expected a position column for the pictures of {self!r}; add a column such as "
+                f"expected a position column for the images of {self!r}; add a column such as "
                 f"`position: Mapped[int | None]` to {self._rows.cls.__name__}, and pass image_attachment() an order_by "
                 "that begins with it"
             )

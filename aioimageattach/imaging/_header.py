@@ -200,8 +200,8 @@ def _drawing(view: memoryview, limits: ImageLimits, clock: Clock) -> Header:
         left -= found.width * found.height * _EMBEDDED_COST
         if left < 0:
             raise ImageTooLargeError(
-                f"expected an SVG with pictures that take at most {limits.max_memory:,} bytes of memory (max_memory), "
-                "got larger ones",
+                f"expected an SVG with embedded images that take at most {limits.max_memory:,} bytes of memory "
+                "(max_memory), got larger ones",
                 limit=limits.max_memory,
             )
 

@@ -272,6 +272,6 @@ def _error_of_exit(status: int, limits: ImageLimits) -> Exception:
         text = f"expected an image that is processed within {limits.timeout} seconds (timeout), got a slower one"
         return ImageTooLargeError(text, limit=limits.timeout)
     if status < 0:
-        text = f"expected a valid picture, got one that crashed the decoder ({signal.Signals(-status).name})"
+        text = f"expected a valid image, got one that crashed the decoder ({signal.Signals(-status).name})"
         return UnreadableImageError(text)
     return ProcessingError(f"the worker process exited unexpectedly with status {status}")

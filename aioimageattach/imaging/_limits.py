@@ -182,7 +182,7 @@ class ImageLimits:
                 )
 
     def check_size(
-        self, width: int, height: int, *, what: str = "a picture", bytes_per_pixel: float | None = None
+        self, width: int, height: int, *, what: str = "an image", bytes_per_pixel: float | None = None
     ) -> None:
         """Raise :class:`~aioimageattach.exc.ImageTooLargeError` if a side, the area or the memory exceeds the limits.
 

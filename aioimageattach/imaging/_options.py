@@ -198,9 +198,7 @@ def checked_gravity(gravity: object) -> str | Point:
 def checked_area(label: str, area: object) -> Crop:
     left, top, width, height = checked_fractions(label, area, 4)
     if width == 0 or height == 0 or left + width > 1 + 1e-9 or top + height > 1 + 1e-9:
-        raise ValueError(
-            f"{label}: expected left, top, width and height of an area inside the picture, got {area!r:.80}"
-        )
+        raise ValueError(f"{label}: expected left, top, width and height of an area inside the image, got {area!r:.80}")
     return left, top, width, height
 
 

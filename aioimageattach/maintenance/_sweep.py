@@ -146,7 +146,7 @@ class _SweepPlan(Plan[Orphan]):
             if not can_be_forced
         ]
         if self._is_too_many(tally):
-            reason = f"stopped: meanwhile {tally.orphans:,} of {tally.old:,} files are orphans, {self._share}"
+            reason = f"stopped: by now, {tally.orphans:,} of {tally.old:,} files are orphans, {self._share}"
             found.append(Objection(object_type, reason, True))
         self.objections += [one for one in found if one not in self.objections]
 
@@ -285,8 +285,9 @@ def sweep(
             raise ValueError(f"{label}: expected a duration that is not negative, got {value}")
     if delete and grace < usual and not force:
         raise ValueError(
-            f"grace: expected at least {usual}, within which transactions may still be committed, got {grace}; shorten "
-            "the time for transactions, too, with set_grace(), or use force=True while nothing is uploaded"
+            f"grace: expected at least {usual}, the grace time of the sessions, because the rows of younger files may "
+            f"not be committed yet, got {grace}; shorten that of the application first, with set_grace(), or use "
+            "force=True while nothing is uploaded"
         )
     if not 0 <= max_share <= 1:
         raise ValueError(f"max_share: expected 0 to 1, got {max_share}")

@@ -262,7 +262,7 @@ def verify(
     bound = bound_store(sessions)
     if repair and bound is not None and bound.location != found.location:
         raise ValueError(
-            f"repair: expected the application's store {bound!r}, got {found!r}, whose new thumbnails the application "
-            "would not find: repair in the application's store, or finish the migration first"
+            f"repair: expected {bound!r}, the store that is bound to the sessions, got {found!r}; the application "
+            "would not find new thumbnails there. Repair in its own store, or finish the migration first"
         )
     return _VerifyPlan(sessions, kinds(target), found, deep=deep, repair=repair, concurrency=concurrency, force=force)

@@ -197,8 +197,8 @@ def _item(reference: OriginalReference, store: KeyedStore) -> _Item:
     revision = key.revision or legacy_revision(key)
     if revision is None:
         raise InvalidKeyError(
-            f"expected an object_id below 2**35 in a row of SQLAlchemy-ImageAttach, got {key.object_id}: declared "
-            "thumbnails cannot be named after it; attach the picture again"
+            f"expected an object_id below 2**35 in a row of SQLAlchemy-ImageAttach, got {key.object_id}, because the "
+            "file names of declared thumbnails contain it; attach the image again"
         )
     original = Original(name, key.object_type, revision, key.width, key.height, key.mimetype)
     declared = declarations_of(reference.cls).values()

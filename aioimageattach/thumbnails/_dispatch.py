@@ -169,7 +169,7 @@ class Dispatcher(Receiver, ABC):
             UsageError: The block is already running.
         """
         if self._loop is not None:
-            raise UsageError(f"{self!r} is already running; make another one")
+            raise UsageError(f"{self!r} is already running; create another one")
         self._loop = asyncio.get_running_loop()
         self._inbox, self._waiting = {}, 0
         self._arrived, self._idle, self._jobs = asyncio.Event(), asyncio.Event(), asyncio.Queue()
@@ -189,7 +189,7 @@ class Dispatcher(Receiver, ABC):
                 await self.join()
         except TimeoutError:
             extra = log_fields("thumbnails.given_up", images=self._waiting)
-            _log.warning("shutdown: the thumbnails of %d images are left to requests", self._waiting, extra=extra)
+            _log.warning("shutdown: the thumbnails of %d images will be made on request", self._waiting, extra=extra)
         finally:
             tasks, self._tasks, self._loop = self._tasks, [], None
             await cancel_and_wait(tasks)
@@ -221,7 +221,7 @@ class Dispatcher(Receiver, ABC):
             REFUSED.add(len(new) - len(taken))
             extra = log_fields("thumbnails.refused", images=len(new) - len(taken))
             _log.warning(
-                "the thumbnails of %d images are left to requests: at most %d images wait (max_waiting)",
+                "the thumbnails of %d images will be made on request, because %d images are waiting (max_waiting)",
                 len(new) - len(taken),
                 self._max_waiting,
                 extra=extra,
@@ -256,7 +256,7 @@ class Dispatcher(Receiver, ABC):
             except Exception as error:
                 extra = log_fields("thumbnails.failed", error)
                 name = next(iter(job.thumbnails))
-                _log.warning("thumbnails such as %s were not made ahead: %r", name, error, extra=extra)
+                _log.warning("thumbnails such as %s were not made in the background: %r", name, error, extra=extra)
             finally:
                 self._finished(1)
 

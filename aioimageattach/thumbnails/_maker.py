@@ -116,7 +116,9 @@ class ThumbnailMaker:
         if not isinstance(store, KeyedStore):
             raise DeclarationError(f"store: expected a KeyedStore, which finds files by name, got {store!r}")
         if isinstance(classes, type):
-            raise DeclarationError(f"classes: expected a list of image classes, got {classes!r:.80}: write [...]")
+            raise DeclarationError(
+                f"classes: expected a list of image classes, got {classes!r:.80}; pass [{classes.__name__}]"
+            )
         self.classes: list[type[Any]] = list(classes)
         for cls in self.classes:
             if not (isinstance(cls, type) and issubclass(cls, Image)):
@@ -264,7 +266,7 @@ class ThumbnailMaker:
                 await single_flight(key, partial(self._make_one, thumbnail, step, spool))  # requests share this work
             except (ImageError, StoreError) as error:
                 extra = log_fields("thumbnails.failed", error)
-                _log.info("%s was not made ahead: %s", thumbnail.name_of(step), error, extra=extra)
+                _log.info("%s was not made in advance: %s", thumbnail.name_of(step), error, extra=extra)
                 return
             finally:
                 places.release()

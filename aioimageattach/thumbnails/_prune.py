@@ -44,8 +44,8 @@ async def prune(
     marking = [cls for cls in maker.classes if has_marks(cls)] if delete else []
     if marking and sessions is None:
         raise UsageError(
-            f"sessions: expected an async_sessionmaker, because rows of {marking[0].__name__} have marks of the "
-            "thumbnails whose files exist, which must be removed before the files"
+            f"sessions: expected an async_sessionmaker, got None; {marking[0].__name__} has ThumbnailMarks, and the "
+            "marks must be removed from its rows before the files are deleted"
         )
 
     async def pruned(batch: dict[ObjectInfo, str]) -> list[ObjectInfo]:

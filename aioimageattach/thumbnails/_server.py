@@ -200,7 +200,7 @@ class ThumbnailServer(FileServer):
             _log.warning("%s cannot be made: %s", file.name, error, extra=extra)
             return Delivery(error_response(request, 404, cors)), "failed"
         except StoreError as error:
-            _log.warning("%s is not served: %s", file.name, error, extra=log_fields("serving.failed", error))
+            _log.warning("%s cannot be served: %s", file.name, error, extra=log_fields("serving.failed", error))
             return Delivery(error_response(request, 503, cors, _RETRY_AFTER)), "failed"
 
     def _offloaded(self, request: RequestInfo, file: ServableFile, cors: Headers, delivery: Delivery) -> Delivery:

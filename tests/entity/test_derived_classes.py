@@ -190,7 +190,7 @@ async def test_old_rows_of_owners_with_uuids(sessions: Sessions, tmp_path: Path)
     async with sessions.begin() as session:
         owner = await session.get_one(Owner, first.owner_id)
         for call in (owner.front.img, owner.front.candidates, owner.front.url):
-            with pytest.raises(UsageError, match=r"an object_id below .* attach the picture again"):
+            with pytest.raises(UsageError, match=r"an object_id below .* attach the image again"):
                 call("card")
         with pytest.raises(UsageError, match="use thumbnails with rows"):
             await owner.front.generate_thumbnails()

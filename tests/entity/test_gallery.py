@@ -309,9 +309,7 @@ async def test_too_many(albums: Sessions, store: CountingStore) -> None:
         album = await album_of(session)
         for name in "aba":
             await album.few.get_image_set(name=name).from_blob(BLOB)
-        with pytest.raises(
-            TooManyPicturesError, match=r"at most 2 pictures per Album \(max_pictures\), got 3"
-        ) as raised:
+        with pytest.raises(TooManyPicturesError, match=r"at most 2 images per Album \(max_pictures\), got 3") as raised:
             await album.few.get_image_set(name="c").from_blob(BLOB)
         assert (raised.value.limit, raised.value.actual) == (2, 3)
     async with albums.begin() as session:
@@ -328,7 +326,7 @@ async def test_too_many_of_a_new_owner(albums: Sessions) -> None:
     album: Any = Album(id=2)
     for name in "ab":
         await album.few.get_image_set(name=name).from_blob(BLOB, CountingStore())
-    with pytest.raises(TooManyPicturesError, match="at most 2 pictures per Album"):
+    with pytest.raises(TooManyPicturesError, match="at most 2 images per Album"):
         await album.few.get_image_set(name="c").from_blob(BLOB, CountingStore())
 
 
@@ -357,7 +355,7 @@ async def test_pictures_attached_by_another_transaction(albums: Sessions, store:
             for name in "ab":
                 await (await album_of(other)).few.get_image_set(name=name).from_blob(BLOB)
         await album.few.get_image_set(name="c").from_blob(BLOB)
-        with pytest.raises(TooManyPicturesError, match=r"at most 2 pictures per Album \(max_pictures\), got 3"):
+        with pytest.raises(TooManyPicturesError, match=r"at most 2 images per Album \(max_pictures\), got 3"):
             await session.commit()
     assert len(await store.names()) == 2
 

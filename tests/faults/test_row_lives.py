@@ -94,7 +94,7 @@ async def test_a_row_whose_upload_was_undone_is_not_added_again(rig: Rig) -> Non
         await session.flush()
         await session.rollback()
         session.add(user)
-        with pytest.raises(UsageError, match="attach the picture again"):
+        with pytest.raises(UsageError, match="attach the image again"):
             await session.commit()
         await rig.attach(user.picture, b"again")
         await session.commit()

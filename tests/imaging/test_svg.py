@@ -202,7 +202,7 @@ def test_limits_of_embedded_images() -> None:
     with pytest.raises(ImageTooLargeError, match="max_pixels"):
         probe(svg(image(photos.png_file(head, b""))), LIMITS)
     large = photos.saved(Image.new("1", (4000, 4000)), "PNG")
-    with pytest.raises(ImageTooLargeError, match="an SVG with pictures that take at most"):
+    with pytest.raises(ImageTooLargeError, match="an SVG with embedded images that take at most"):
         probe(svg(image(large) * 3), LIMITS)
     with pytest.raises(UnsupportedImageError, match="image/tiff"):
         probe(svg(image(photos.tiff())), LIMITS)

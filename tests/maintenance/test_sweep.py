@@ -445,7 +445,7 @@ async def test_rows_that_are_deleted_during_the_sweep(place: Place) -> None:
             await session.execute(delete(UserPicture).where(UserPicture.user_id < 15))
 
     store.on("list", on_second_pass(lose))
-    words = "nothing was removed; refused: user-picture/: stopped: meanwhile 15 of 31 files are orphans, more than the"
+    words = "nothing was removed; refused: user-picture/: stopped: by now, 15 of 31 files are orphans, more than the"
     with pytest.raises(RefusedError, match=words):
         await sweep(place.sessions, UserPicture, store, delete=True).execute()
     assert len(await place.names()) == 31

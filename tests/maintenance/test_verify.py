@@ -487,7 +487,7 @@ async def test_repairs_in_other_stores_are_refused(place: Place) -> None:
     """A repair in another store is refused, because rows would name files that the application's store lacks."""
     await picture(place, LOOKS[:1])
     other = MemoryStore()
-    with pytest.raises(ValueError, match="repair: expected the application's store FileSystemStore"):
+    with pytest.raises(ValueError, match="repair: expected FileSystemStore"):
         verify(place.sessions, Base, other, repair=True)
     await own(place.sessions, Base)
     assert (await verify(place.sessions, Base, repair=True).execute()).counts["sound"] == 2

@@ -261,7 +261,7 @@ async def test_rows_of_the_predecessor(sessions: Sessions, tmp_path: Path) -> No
     [failure] = plan.failures
     assert failure.identity == (1 << 40, 60, 40, "")
     assert isinstance(failure.error, InvalidKeyError)
-    assert "attach the picture again" in str(failure.error)
+    assert "attach the image again" in str(failure.error)
     assert (await plan.execute()).counts["made"] == 0
 
 

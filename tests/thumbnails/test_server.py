@@ -477,7 +477,7 @@ async def test_an_error_while_making_ahead_is_logged(caplog: pytest.LogCaptureFi
     store.failing = "put"
     with caplog.at_level(logging.INFO):
         await site.settle()
-    assert "was not made ahead" in caplog.text
+    assert "was not made in advance" in caplog.text
     store.failing = ""
     assert (await site.ask(second)).status == 200
 

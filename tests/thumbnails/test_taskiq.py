@@ -271,7 +271,7 @@ async def test_a_picture_that_fails_every_time(attempts: int, caplog: pytest.Log
     store.failing = "get"
     result = await (await tasks._task.kiq(name, stems)).wait_result()
     assert isinstance(result.error, StoreUnavailableError)
-    assert f"given up after {attempts} attempts" in caplog.text
+    assert f"could not be made in {attempts} attempts" in caplog.text
     store.failing = ""
     await tasks.enqueue(name, stems)
     assert len(await names(store, "photo.t/")) == 8
@@ -305,7 +305,7 @@ async def test_a_broken_picture_is_not_retried(any_store: KeyedStore, caplog: py
     name, stems = await job_of(any_store, b"not a picture" * 99)
     result = await (await tasks._task.kiq(name, stems)).wait_result()
     assert isinstance(result.error, UnreadableImageError)
-    assert "given up after 1 attempts" in caplog.text
+    assert "could not be made in 1 attempts" in caplog.text
 
 
 def test_invalid_arguments_are_refused() -> None:

@@ -269,7 +269,7 @@ async def test_postgresql_may_answer_commit_with_rollback(
             await session.execute(text("SELECT * FROM nowhere"))
     with caplog.at_level(logging.INFO):
         assert await collector.originals() == []
-    assert "1 images are not handed over: no committed row has them" in caplog.text
+    assert "1 images get no thumbnails in the background: no committed row references them" in caplog.text
 
 
 @pytest.mark.parametrize("fault", ["lose the reply", "swallow"])
@@ -346,7 +346,7 @@ async def test_an_error_of_a_receiver_does_not_affect_the_commit(
         await attached(sqlite)
     finally:
         remove_receiver(broken)
-    assert "could not take 1 images: ZeroDivisionError()" in caplog.text
+    assert "did not accept 1 images, whose thumbnails will be made on request: ZeroDivisionError()" in caplog.text
 
 
 async def test_each_picture_goes_to_one_receiver(
@@ -397,7 +397,7 @@ async def test_a_session_that_was_given_its_connection(
                 await session.commit()
             assert await collector.originals() == []
         await connection.rollback()
-    assert "1 images are not handed over: the session was given its connection" in caplog.text
+    assert "1 images get no thumbnails in the background: the session was created with a connection" in caplog.text
 
 
 async def test_a_database_that_cannot_be_queried(
@@ -408,7 +408,9 @@ async def test_a_database_that_cannot_be_queried(
     async with sqlite.begin() as session:
         await session.execute(text("DROP TABLE cover"))
     assert await committed(dict.fromkeys(handed.files, True)) == []
-    assert "1 images are not handed over: the query for their rows failed: OperationalError" in caplog.text
+    assert (
+        "1 images get no thumbnails in the background: the query for their rows failed: OperationalError" in caplog.text
+    )
 
 
 async def test_many_pictures_are_looked_up_together(
@@ -453,7 +455,9 @@ async def test_too_many_pictures(
                 await product.cover.from_blob(photo("chelsea"))
         await worker.join()
         await attached(sqlite, 4)
-    assert "the thumbnails of 2 images are left to requests: at most 1 images wait (max_waiting)" in caplog.text
+    assert (
+        "the thumbnails of 2 images will be made on request, because 1 images are waiting (max_waiting)" in caplog.text
+    )
     assert len(await names(store, "cover.t/")) == 2 * len(declared(products[0].cover.original, store))
 
 
@@ -478,7 +482,7 @@ async def test_the_end_of_the_application(
     async with ThumbnailWorker(store, [Cover], shutdown_timeout=0):
         await attached(sqlite, 2)
         await gate.entered.wait()
-    assert "shutdown: the thumbnails of 1 images are left to requests" in caplog.text
+    assert "shutdown: the thumbnails of 1 images will be made on request" in caplog.text
     assert receivers() == []
 
 
@@ -491,7 +495,7 @@ async def test_a_store_that_fails(sqlite: async_sessionmaker[AsyncSession], capl
             await attached(sqlite)
             store.failing = "get"
             await worker.join()
-            assert "were not made ahead: StoreUnavailableError" in caplog.text
+            assert "were not made in the background: StoreUnavailableError" in caplog.text
             store.failing = ""
             product = await attached(sqlite, 2)
             await worker.join()

@@ -110,7 +110,7 @@ class _Stream:
         assert self._hash is not None
         if self._position == self.size and base64.b64encode(self._hash.digest()).decode() != self._expected:
             raise StoreError(
-                f"{self._request}: expected the checksum of the object, got another one",
+                f"{self._request}: the content does not match the checksum of the object",
                 store=self._sender.label,
                 name=self._request.name,
             )

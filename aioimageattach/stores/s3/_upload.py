@@ -380,12 +380,20 @@ class Uploader:
         except (StoreError, TimeoutError) as error:
             extra = log_fields("s3.left_behind", error)
             _log.warning(
-                "An upload of %r may be left behind: %s", put.name, str(error) or type(error).__name__, extra=extra
+                "an unfinished upload of %r may be left in the bucket: %s",
+                put.name,
+                str(error) or type(error).__name__,
+                extra=extra,
             )
             return False
         if len(found) > 1:
             extra = log_fields("s3.left_behind", count=len(found))
-            _log.warning("An upload of %r may be left behind: %d are in progress", put.name, len(found), extra=extra)
+            _log.warning(
+                "an unfinished upload of %r may be left in the bucket: %d are in progress",
+                put.name,
+                len(found),
+                extra=extra,
+            )
         return len(found) <= 1
 
     async def _send_part(self, put: _Put, upload_id: str, number: int, body: Body) -> Part:
@@ -426,7 +434,7 @@ class Uploader:
         except (StoreError, TimeoutError) as error:
             extra = log_fields("s3.left_behind", error)
             _log.warning(
-                "The parts of an upload of %r may be left behind: %s",
+                "the parts of an unfinished upload of %r may be left in the bucket: %s",
                 put.name,
                 str(error) or type(error).__name__,
                 extra=extra,
@@ -454,7 +462,7 @@ class Uploader:
                     await self._delete(Request("DELETE", "undo the put of", put.key, name=put.name))
         except (StoreError, TimeoutError) as error:
             extra = log_fields("s3.left_behind", error)
-            _log.warning("%r may be left behind: %s", put.name, str(error) or type(error).__name__, extra=extra)
+            _log.warning("%r may be left in the bucket: %s", put.name, str(error) or type(error).__name__, extra=extra)
 
     async def _delete(self, request: Request) -> None:
         try:

@@ -618,7 +618,7 @@ async def test_a_failed_clean_up_is_logged(
     parts = make_client(gate.url, multipart_threshold=1)
     with pytest.raises(StorePermissionError):
         await parts.create("b", b"x")
-    assert "parts of an upload of 'b' may be left" in caplog.text
+    assert "parts of an unfinished upload of 'b' may be left" in caplog.text
 
 
 async def test_a_part_that_fails(gate: Gate, make_client: MakeClient) -> None:

@@ -193,7 +193,7 @@ async def test_an_unproven_clean_up_is_logged(make_client: MakeClient, caplog: p
         with pytest.raises(StoreUnavailableError, match="put 'a'"):
             await make_client(server.url, max_retry=0).create("a", b"x")
         assert [method for method, _ in sent(server)] == ["PUT", "HEAD", "DELETE"]
-    assert "'a' may be left behind: undo the put of 'a': the response is not from an S3 server" in caplog.text
+    assert "'a' may be left in the bucket: undo the put of 'a': the response is not from an S3 server" in caplog.text
 
 
 async def test_a_bulk_deletion_requires_its_document(make_client: MakeClient) -> None:
@@ -316,7 +316,7 @@ async def test_an_upload_that_cannot_be_found(
         with pytest.raises(StoreUnavailableError, match="the connection failed"):
             await make_client(server.url, multipart_threshold=1).create("a", b"x")
         assert [method for method, _ in sent(server)] == ["POST", "GET"]
-    assert "An upload of 'a' may be left behind" in caplog.text
+    assert "an unfinished upload of 'a' may be left in the bucket" in caplog.text
     assert message in caplog.text
 
 

@@ -137,7 +137,10 @@ class CredentialCache:
                 raise
             extra = log_fields(_NOT_RENEWED, error)
             _log.warning(
-                "The credentials could not be renewed and are used until %s: %s", current.expires_at, error, extra=extra
+                "the credentials could not be renewed, and the present ones are used until %s: %s",
+                current.expires_at,
+                error,
+                extra=extra,
             )
             self._due_at = min(self._clock() + self.RETRY, current.expires_at)
             return current
@@ -183,7 +186,7 @@ class CredentialCache:
             await self.get()
         except ImageAttachError as error:
             extra = log_fields(_NOT_RENEWED, error)
-            _log.warning("The credentials have expired and could not be renewed: %s", error, extra=extra)
+            _log.warning("the credentials have expired and could not be renewed: %s", error, extra=extra)
             self._schedule(loop, pause=self.RETRY)
 
     def _start_renewal(self, loop: asyncio.AbstractEventLoop) -> None:

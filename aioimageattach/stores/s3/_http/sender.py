@@ -320,7 +320,10 @@ class Sender:
             self._ahead += timedelta(seconds=offset)
             seconds = -self._ahead.total_seconds()
             extra = log_fields("s3.clock_skew", seconds=seconds)
-            _log.warning("This machine's clock is %.0f s ahead of the S3 server's: correct it", seconds, extra=extra)
+            side = "ahead of" if seconds > 0 else "behind"
+            _log.warning(
+                "this machine's clock is %.0f s %s the S3 server's; correct it", abs(seconds), side, extra=extra
+            )
             return True
         is_suspect = response.is_expired or (response.is_unexplained and credentials.token is not None)
         if is_suspect and not fixes.credentials:
@@ -334,7 +337,12 @@ class Sender:
             return False
         if response.region is not None and response.region != self.region:
             extra = log_fields("s3.other_region", region=response.region)
-            _log.warning("The bucket %s is in the region %s", self.endpoint.bucket, response.region, extra=extra)
+            _log.warning(
+                "the bucket %r is in the region %s, which is used from now on; correct region=",
+                self.endpoint.bucket,
+                response.region,
+                extra=extra,
+            )
             self.set_region(response.region)
             return True
         if response.location is not None:
