@@ -44,7 +44,7 @@ _log = logging.getLogger("aioimageattach.thumbnails")
 
 
 class ThumbnailTasks(Dispatcher):
-    """A task that makes declared thumbnails, on a broker of taskiq.
+    """Task of a taskiq broker that makes declared thumbnails.
 
     Create it in the module that the workers import. In a worker, it makes the thumbnails of the jobs that arrive, for
     which it needs the store and the classes. In the application, enter it as an asynchronous context manager: each
@@ -52,8 +52,8 @@ class ThumbnailTasks(Dispatcher):
     While the broker cannot be reached, commits are not delayed, images wait in memory, and their thumbnails are made
     on request.
 
-    A job consists of the name of the original and those of its thumbnails. A job may run more than once; it does
-    nothing if the image no longer exists.
+    A job consists of the file name of the original and the revisions of its thumbnails. It may run more than once, and
+    does nothing if the image no longer exists.
 
     Args:
         broker: The broker. The caller starts it and shuts it down.
@@ -67,9 +67,10 @@ class ThumbnailTasks(Dispatcher):
         attempts: Maximum number of attempts to make the thumbnails of an image if the store or the database fails.
             After the last one, the error is logged and raised, and the job ends.
         concurrency: As for :class:`~aioimageattach.thumbnails.ThumbnailWorker`.
-        max_waiting: Maximum number of images that wait to be sent. Further images are logged, and their thumbnails
-            are made on request.
-        shutdown_timeout: Time to send the waiting images when the application ends, in seconds.
+        max_waiting: Maximum number of images that wait to be sent. The thumbnails of further images are made on
+            request, and the number of these images is logged.
+        shutdown_timeout: Time to send the waiting images when the application ends, in seconds. The thumbnails of the
+            remaining images are made on request.
 
     Raises:
         DeclarationError: A class is not an image class, the store is not a

@@ -108,8 +108,8 @@ class CropBox:
     def crop_box(self) -> Crop | None:
         """Left, top, width and height of the box, as fractions of width and height; ``None`` for the whole image.
 
-        File names contain the box in hundredths. Therefore its edges are rounded inwards to 0.01 when it is set, and
-        thumbnails do not show more than the given box. A narrower box is widened to 0.01.
+        File names contain the box in hundredths. Therefore its edges are rounded inwards to multiples of 0.01 when
+        it is set, and thumbnails do not show more than the given box. A narrower box is widened to 0.01.
 
         Raises:
             NotLoadedError: The row's columns are expired.
@@ -132,16 +132,16 @@ class CropBox:
 class Placeholder:
     """Mixin for image classes: a blurred preview and a dominant colour to show until an image is loaded.
 
-    The columns of an original are filled when its first thumbnail is made, from the same decode, except by a
-    :class:`~aioimageattach.thumbnails.ThumbnailServer`, which has no database. Set ``__placeholder_on_attach__`` to
-    fill them when the original is attached::
+    The columns of an original are filled in when its first thumbnails are made, from the same decode. A
+    :class:`~aioimageattach.thumbnails.ThumbnailServer` has no database, so it does not fill them in. Set
+    ``__placeholder_on_attach__`` to fill them in when the original is attached::
 
         class UserPicture(Base, Image, Placeholder):
             __placeholder_on_attach__ = True
     """
 
     __placeholder_on_attach__: ClassVar[bool] = False
-    """``True`` to fill the columns when an original is attached with ``from_file``, ``from_blob`` or ``from_url``."""
+    """``True`` to fill them in when an original is attached with ``from_file``, ``from_blob`` or ``from_url``."""
 
     if TYPE_CHECKING:
         thumbhash: Mapped[str | None]
@@ -157,8 +157,10 @@ class ThumbnailMarks:
     """Mixin for image classes that records, as marks, which declared thumbnails have all their files in the store.
 
     The URLs of marked thumbnails point directly to the store, so that browsers and CDNs bypass the thumbnail server. A
-    mark is valid only for the current declaration and for the store that contains the files.
-    ``generate_thumbnails()`` without arguments sets the marks.
+    mark is valid only for the current declaration and for the store that contains the files. The marks are set by
+    ``generate_thumbnails()`` without arguments, by :class:`~aioimageattach.thumbnails.ThumbnailWorker` and
+    :class:`~aioimageattach.taskiq.ThumbnailTasks` with ``sessions``, and by
+    :func:`~aioimageattach.thumbnails.backfill`.
     """
 
     if TYPE_CHECKING:

@@ -148,7 +148,7 @@ def undo(
     object_types: Sequence[str] | None = None,
     sessions: Any = None,
 ) -> Plan[Orphan]:
-    """Plan to give the files that a sweep removed their original names again.
+    """Plan to move the files that a sweep put into quarantine back to their original names.
 
     Args:
         target: The declarative base, or one class.
@@ -165,7 +165,7 @@ def undo(
         DeclarationError: The store cannot be listed, or the object type of a class depends on the row.
         ContextError: No store is given, bound or current.
 
-    Effects: A file whose name exists already stays in quarantine. After an error or a cancellation, so do the files
-        that were not restored yet.
+    Effects: A file stays in quarantine if its original name is in use again. After an error or a cancellation, the
+        files that were not restored yet also stay there.
     """
     return _UndoPlan(keyed(store, sessions), list(with_derived(types_of(target, object_types), target)), sweep)

@@ -241,13 +241,13 @@ def sweep(
         delete: ``True`` to remove the orphans; otherwise they are only reported.
         permanently: ``True`` to delete files immediately, instead of moving them to quarantine.
         retention: How long removed files stay in quarantine; older files of earlier sweeps are deleted.
-        max_share: Largest share of the files of one object type that may be removed, 0 to 1. If the share is larger,
-            but at most ten files are orphans, they are removed.
+        max_share: Largest share of the files of one object type that may be removed, 0 to 1. Only files older than
+            ``grace`` are counted. Up to ten orphans are removed whatever their share.
         limit: Largest number of files to remove; ``None`` for no limit.
-        force: ``True`` to remove files even if a table is empty, the share is larger, a hundred consecutive files are
-            orphans, rows of an unmapped table may reference them, or ``grace`` is shorter than the grace time of the
-            sessions, which is only safe while nothing is uploaded. ``force`` applies to all object types that are
-            swept, so pass ``object_types``, too.
+        force: ``True`` to remove files even if a table is empty, the share of orphans is larger than ``max_share``, a
+            hundred consecutive files are orphans, rows of an unmapped table may reference them, or ``grace`` is shorter
+            than the grace time of the sessions, which is only safe while nothing is uploaded. ``force`` applies to all
+            object types that are swept, so pass ``object_types``, too.
         start_after: Start after this name, the ``progress.position`` of an earlier sweep.
         object_types: The object types to sweep; required for classes whose object type depends on the row.
 

@@ -237,10 +237,14 @@ def verify(
         force: ``True`` to continue if the database may hide rows.
 
     Returns:
-        The plan. It yields each mismatch as it is found. Its progress counts the files that were checked: ``sound``
-        match their rows, ``mismatched`` do not, and the rows of ``gone`` were changed or deleted in the meantime. It
-        also counts ``marked``, rows whose marks of stored thumbnails were checked; ``mismarked``, those whose marks
-        were false; and ``repaired``, mismatches that were repaired. ``bytes`` were read.
+        The plan. It yields each mismatch as it is found. Its progress counts the files that were checked:
+
+        - ``sound``: they match their rows;
+        - ``mismatched``: they do not match their rows;
+        - ``gone``: their rows were changed or deleted in the meantime.
+
+        It also counts ``marked``, rows whose marks of stored thumbnails were checked; ``mismarked``, rows with false
+        marks; and ``repaired``, mismatches that were repaired. ``bytes`` is the total size of the files that were read.
 
     Raises:
         DeclarationError: No class has files. From the plan, with ``repair``: there are false marks, and the sessions

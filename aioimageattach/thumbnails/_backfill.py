@@ -295,15 +295,17 @@ def backfill(
             thumbnails. ``None`` means that the files are generated in this process.
         concurrency: Number of originals in progress; ``None`` means the number of CPU cores. Higher numbers are faster
             if the store responds slowly.
-        rate: Largest number of originals to process per second, not counting those whose files all exist; ``None`` for
-            no limit.
+        rate: Largest number of originals to process per second, not counting those that lack neither files nor their
+            placeholder; ``None`` for no limit.
         start_after: Skip the originals up to the ``progress.position`` of an earlier run.
 
     Returns:
-        The plan. It yields the new files of each original. Its progress counts originals: ``enqueued`` were handed to
-        workers, ``gone`` were deleted meanwhile or have no file (see :func:`~aioimageattach.maintenance.verify`), and
-        the rows of ``marked`` and ``placeholders`` were written. ``made`` counts files, and ``bytes`` is their total
-        size.
+        The plan. It yields the new files of each original. ``made`` is the number of files that were made, and
+        ``bytes`` their total size. All other counts of its progress are numbers of originals:
+
+        - ``enqueued``: passed to ``enqueue``;
+        - ``gone``: deleted in the meantime, or without a file (see :func:`~aioimageattach.maintenance.verify`);
+        - ``marked`` and ``placeholders``: the marks or the placeholder were written to the row.
 
     Raises:
         DeclarationError: ``target`` is not an image class or an attachment, the class declares no thumbnails, or the

@@ -56,7 +56,7 @@ class ThumbnailServer(FileServer):
     request is waiting. A request for a file with an outdated name that does not exist is redirected to the current file
     of the nearest width, which is made before the redirect, so that processes with different declarations can run side
     by side. Put a CDN or nginx in front, so that each file is requested from this application only once; see the guide
-    *Behind a CDN*.
+    *Serve thumbnails through a CDN*.
 
     Args:
         store: Store of the originals and of the thumbnails.
@@ -67,8 +67,9 @@ class ThumbnailServer(FileServer):
         block_size: As for :class:`~aioimageattach.stores.fs.StaticServer`.
         open_files: As for :class:`~aioimageattach.stores.fs.StaticServer`.
         url_secret: Secret that signs the URLs, at least 16 bytes, the same in all processes; requests without a valid
-            signature are rejected. Of several secrets, the first one signs and all are accepted. No other server may
-            then serve the files of the store. ``None`` means that URLs are not signed.
+            signature are rejected. If there are several secrets, URLs are signed with the first one, and signatures
+            with any of them are accepted. No other server may then serve the files of the store. ``None`` means that
+            URLs are not signed.
         url_expires_in: Minimum time for which a signed URL is valid, in seconds.
         url_window: Maximum time for which the same signed URL is reused, in seconds; ``None`` means
             ``url_expires_in``.
@@ -76,7 +77,7 @@ class ThumbnailServer(FileServer):
         concurrency: Number of originals that are fetched and rendered concurrently; ``None`` means the number of cores
             plus one.
         max_wait: Time that a request waits for free capacity, in seconds. After that, it is redirected to another file
-            of the same thumbnail, or gets 503 if there is none.
+            of the same thumbnail; if there is none, the response has status 503.
 
     Raises:
         DeclarationError: A class is not an image class, or the store is not a
@@ -128,7 +129,7 @@ class ThumbnailServer(FileServer):
         object_types: Iterable[str] = (),
         sessions: Sessions | None = None,
     ) -> AsyncGenerator[ObjectInfo, None]:
-        """Yield the files of thumbnails that are no longer declared, or now have another look, width or format.
+        """Yield the files of thumbnails that are no longer declared with this look, width and format.
 
         Call it once all processes run with the new declarations. After that, URLs in older pages and e-mails are
         redirected to the current files, or return 404 if the thumbnail is no longer declared.
@@ -141,7 +142,7 @@ class ThumbnailServer(FileServer):
                 :class:`~aioimageattach.entity.ThumbnailMarks`.
 
         Raises:
-            UsageError: A class has marks, and no sessions are given.
+            UsageError: ``delete`` is set and a class has marks, but no sessions are given.
             StoreError: The store could not be listed, or a file could not be deleted.
             SQLAlchemyError: The marks could not be changed.
 

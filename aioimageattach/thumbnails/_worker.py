@@ -38,11 +38,13 @@ class ThumbnailWorker(Dispatcher):
             :class:`~aioimageattach.entity.ThumbnailMarks`, and fill in the columns of classes with
             :class:`~aioimageattach.entity.Placeholder`; ``None`` if no row is written.
         concurrency: Number of originals in progress, including those of requests; ``None`` means the number of cores
-            plus one. The worker itself uses at most one less, so that a request need not wait for it.
-        max_waiting: Maximum number of images that wait. Further images are logged, and their thumbnails are made on
-            request.
-        shutdown_timeout: Time to render the waiting images when the block ends, in seconds. After that, only the
-            images in progress are finished; the others are logged, and their thumbnails are made on request.
+            plus one. The worker itself processes at most one less, but at least one, so that requests need not wait
+            for it.
+        max_waiting: Maximum number of images that wait. The thumbnails of further images are made on request, and the
+            number of these images is logged.
+        shutdown_timeout: Time to process the waiting images when the block ends, in seconds. After that, the thumbnails
+            of all images that are waiting or in progress are left to be made on request, and the number of these images
+            is logged.
 
     Raises:
         DeclarationError: A class is not an image class, or the store is not a
