@@ -162,13 +162,13 @@ def _recipes(widths: tuple[int, ...], heights: tuple[int, ...], fit: Any, **look
     "--enqueue",
     type=options.MODELS,
     metavar="MODULE:NAME",
-    help="Declared thumbnails: hand the work to the workers of this ThumbnailTasks.",
+    help="Declared thumbnails: send jobs to the workers of this ThumbnailTasks.",
 )
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="NUMBER",
-    help="Declared thumbnails: largest number of originals per second that lack files.",
+    help="Declared thumbnails: largest number of originals per second that lack files or their placeholder.",
 )
 @click.option(
     "--start-after",
