@@ -156,7 +156,7 @@ class _Backfill(ThumbnailPlan):
         self.progress.counts["gone"] += result.is_gone
         if result.error is not None:
             self._add_failure(reference, result.error)
-        if result.error is not None or result.made:
+        if result.error is not None or result.made or result.preview is not None:
             self._outage.note(result.error)
         if not result.made:
             self._count(int(result.error is None), [], [])

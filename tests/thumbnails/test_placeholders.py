@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -266,25 +266,44 @@ async def test_the_limits_of_the_class_hold(sqlite: Sessions) -> None:
     assert isinstance(plan.failures[0].error, ImageTooLargeError)
 
 
+class Away(MemoryStore):
+    """A store that does not respond to some reads: those for which ``away`` returns true, by their number."""
+
+    away: Callable[[int], bool] | None = None
+    reads = 0
+
+    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> Any:
+        """Count the call, and fail if the store is away."""
+        self.reads += 1
+        if self.away is not None and self.away(self.reads):
+            raise StoreUnavailableError("away", attempts=1)
+        return await super().get_object(name, start=start, end=end)
+
+
+async def without_placeholders(sessions: Sessions, count: int) -> Away:
+    """Return a store with images that lack only their placeholders."""
+    store = Away()
+    await fill(sessions, store, Plain, *[CAT] * count)
+    await backfill(sessions, Plain, store=store).execute()
+    async with sessions.begin() as session:
+        await session.execute(update(Plain).values(thumbhash=None))
+    return store
+
+
 async def test_the_store_does_not_respond(sqlite: Sessions) -> None:
     """An outage is reported, also if no thumbnail is missing."""
-
-    class Away(MemoryStore):
-        away = False
-
-        async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> Any:
-            if self.away:
-                raise StoreUnavailableError("away", attempts=1)
-            return await super().get_object(name, start=start, end=end)
-
-    store = Away()
-    await fill(sqlite, store, Plain, *[CAT] * 19)
-    await backfill(sqlite, Plain, store=store).execute()
-    async with sqlite.begin() as session:
-        await session.execute(update(Plain).values(thumbhash=None))
-    store.away = True
+    store = await without_placeholders(sqlite, 19)
+    store.away = lambda _: True
     with pytest.raises(StoreUnavailableError, match="consecutive files"):
         await backfill(sqlite, Plain, store=store, concurrency=1).execute()
+
+
+async def test_the_store_responds_now_and_then(sqlite: Sessions) -> None:
+    """Failures with successes between them are no outage, also if no thumbnail is missing."""
+    store = await without_placeholders(sqlite, 40)
+    store.away = lambda number: number % 2 == 0
+    progress = await backfill(sqlite, Plain, store=store, concurrency=1).execute()
+    assert (progress.failed, progress.counts["placeholders"]) == (20, 20)
 
 
 async def test_a_row_of_the_predecessor_is_left_alone(sqlite: Sessions, store: CountingStore) -> None:
