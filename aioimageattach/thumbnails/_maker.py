@@ -56,8 +56,8 @@ class Made:
         thumbnails: The thumbnails whose files should exist.
         made: The files that were made, by name, and their sizes in bytes.
         existing: Names of the files that already existed.
-        failed: Errors, by the name of the file that could not be made. If one thumbnail fails, others may succeed. If
-            only the preview was to be made, its error has the name of the original.
+        failed: Errors, by the name of the file that could not be made. If one thumbnail fails, others may succeed. An
+            error of the preview alone has the name of the original.
         is_gone: ``True`` if the original no longer exists, so that no thumbnails can be made.
         preview: The preview of the original, if it was asked for and the original was read.
     """
@@ -337,25 +337,24 @@ class ThumbnailMaker:
         self._check_broken(work.original)
         with self._remembering(work.original):
             spool = await fetch(self.store, work.original, limits)
-            wanted = limits if preview else None
             try:
-                return await self._render_and_put(work, spool, work.missing, wanted)
+                return await self._render_and_put(work, spool, work.missing, limits if preview else None)
             except (UnreadableImageError, StoreError):
                 raise
             except Exception as error:
                 if not work.missing:
                     raise
                 work.failed |= dict.fromkeys(work.missing, error)
-        groups: dict[str, _Files] = {}
+        groups: dict[str, _Files] = {"": {}} if preview else {}
         for name, (thumbnail, step) in work.missing.items():
             groups.setdefault(thumbnail.stem, {})[name] = thumbnail, step
         for group in groups.values() if len(groups) > 1 else ():
             try:  # the error may come from one thumbnail only, for example from a callable in its recipe
-                await self._render_and_put(work, spool, group, wanted)
+                await self._render_and_put(work, spool, group, None if group else limits)
             except StoreError:
                 raise
             except Exception as error:
-                work.failed |= dict.fromkeys(group, error)
+                work.failed |= dict.fromkeys(group or [work.original.name], error)
             else:
                 for name in group:
                     del work.failed[name]
