@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 from sqlalchemy import ColumnElement
@@ -16,7 +17,7 @@ from sqlalchemy.orm import RelationshipProperty
 
 from .._declared.maker import Original, Thumbnail
 from .._declared.names import legacy_revision, public_of
-from .._inventory import PAGE, Scan, count
+from .._inventory import PAGE, Scan, count, run_with_reader
 from .._inventory.ownership import keyed
 from .._inventory.plan import Outage, Plan
 from .._names import ALPHABET, RANDOM_CHARS, TIME_CHARS
@@ -30,7 +31,7 @@ from ..key import ImageKey
 from ..store import KeyedStore, Store
 from ._maker import Made, ThumbnailMaker
 from ._marks import write_results
-from ._originals import OriginalKind, OriginalReference, ThumbnailFiles
+from ._originals import OriginalKind, OriginalReference, ThumbnailFiles, read_columns, written_columns
 from ._plan import ThumbnailPlan, Thumbnails
 from ._turns import Priority
 
@@ -66,7 +67,6 @@ class _Backfill(ThumbnailPlan):
         self._pace = _Pace(rate)
         # work other than requests may use all places but one
         self._maker = ThumbnailMaker(store, [kind.cls], concurrency + 1)
-        self._has_marks = MARKS in kind.mapper.columns
         self._files: dict[str, ThumbnailFiles] = {}
         self._outage = Outage(concurrency)
 
@@ -76,15 +76,27 @@ class _Backfill(ThumbnailPlan):
         try:
             async with aclosing(_pages(Scan(self._sessions, self._kind))) as pages:
                 async for page in pages:
-                    async with aclosing(self._process(page)) as results:
+                    async with aclosing(self._process(await self._complete(page))) as results:
                         async for made in results:
                             yield made
-                    if page[-1].has_revision:
-                        self.progress.position = public_of(cast("str", cast("ImageKey", page[-1].key).revision)) or ""
+                    self.progress.position = public_of(page[-1].revision or "") or self.progress.position
         finally:
             for files in self._files.values():
                 await files.aclose()
             self._files.clear()
+
+    async def _complete(self, page: Sequence[OriginalReference]) -> list[OriginalReference]:
+        """Read rows again whose class has further columns that matter here, such as those of a crop box."""
+        found: dict[tuple[Any, ...], OriginalReference] = {}
+        known = read_columns(self._kind.mapper)
+        for cls in {one.cls: None for one in page}:
+            if read_columns(mapper_of(cls)) <= known:
+                continue
+            kind = OriginalKind(mapper_of(cls), (), "")
+            revisions = [one.revision for one in page if one.cls is cls and one.revision is not None]
+            rows = await run_with_reader(self._sessions, kind.mapper, partial(kind.with_revisions, revisions))
+            found |= {row.identity: row for row in rows}
+        return [found.get(one.identity, one) for one in page]
 
     async def _process(self, page: Sequence[OriginalReference]) -> AsyncGenerator[Thumbnails, None]:
         """Generate the missing files of some originals, then write to their rows."""
@@ -147,9 +159,12 @@ class _Backfill(ThumbnailPlan):
 
     def _is_unmarked(self, item: _Item, made: Made) -> bool:
         """Return whether the row lacks the marks of the thumbnails whose files all exist."""
+        reference = item.reference
+        if reference.revision is None or MARKS not in written_columns(mapper_of(reference.cls)):
+            return False
         framings = [(one.declaration, one.framing) for one in made.complete]
-        marks = marks_for(framings, self._store, item.original.object_type) if self._has_marks else None
-        return bool(marks) and marks != item.reference.marks and item.reference.has_revision
+        marks = marks_for(framings, self._store, item.original.object_type)
+        return bool(marks) and marks != reference.marks
 
     def _add(self, reference: OriginalReference, result: Made) -> Thumbnails | None:
         """Count a result; return the new thumbnails, if there are any."""

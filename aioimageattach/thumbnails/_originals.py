@@ -9,20 +9,25 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row
 from sqlalchemy.orm import Mapper
 
-from .._declared.framing import WHOLE, Framing
+from .._declared.framing import COLUMNS, WHOLE, Framing
 from .._declared.names import derived_type, path_of, public_of
 from .._inventory import PAGE, FileReference, ImageKind, Reader
 from .._inventory.kind import Part
 from ..entity._derived import MARKS, framing_in
 from ..store import KeyedStore, ObjectInfo
 
-__all__ = ["OriginalKind", "OriginalReference", "ThumbnailFiles", "written_columns"]
+__all__ = ["OriginalKind", "OriginalReference", "ThumbnailFiles", "read_columns", "written_columns"]
 
 _FAR: Final = 2 * PAGE
 """Number of files after which starting a new listing is cheaper than reading on."""
 
 
 _WRITTEN: Final = (MARKS, "thumbhash", "dominant_colour")
+
+
+def read_columns(mapper: Mapper[Any]) -> set[str]:
+    """Return the attributes of an original that determine the names of its thumbnails, or are written."""
+    return {*COLUMNS, *_WRITTEN}.intersection(mapper.columns.keys())
 
 
 def written_columns(mapper: Mapper[Any]) -> list[str]:
@@ -49,9 +54,9 @@ class OriginalReference(FileReference):
     lacks_placeholder: bool = False
 
     @property
-    def has_revision(self) -> bool:
-        """``True`` unless SQLAlchemy-ImageAttach wrote the row."""
-        return self.key is not None and self.key.revision is not None
+    def revision(self) -> str | None:
+        """The revision; ``None`` if SQLAlchemy-ImageAttach wrote the row, or the row has no valid key."""
+        return None if self.key is None else self.key.revision
 
 
 class OriginalKind(ImageKind):
@@ -77,6 +82,11 @@ class OriginalKind(ImageKind):
         """Return the rows with a revision after the given one, then the rows without a revision."""
         first, last = super().parts()
         return Part((*first.where, first.order[0] > self._start_after), first.order, first.stable), last
+
+    def with_revisions(self, revisions: Sequence[str], reader: Reader) -> list[OriginalReference]:
+        """Return the rows with the given revisions, at most as many as a page has."""
+        rows = self.select(reader, self.column(self.source).in_(revisions))
+        return [self.reference(reader, row) for row in rows]
 
     def reference(self, reader: Reader, row: Row[Any]) -> OriginalReference:
         """Return the file of an original, and the other values of its row that matter here."""

@@ -9,11 +9,22 @@ from typing import Any
 import pytest
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, String, insert, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, selectin_polymorphic
 
-from aioimageattach import Image, ImageLimits, Placeholder, Recipe, ThumbnailMarks, ThumbnailWorker, image_attachment
+from aioimageattach import (
+    CropBox,
+    FocalPoint,
+    Image,
+    ImageLimits,
+    Placeholder,
+    Recipe,
+    ThumbnailMarks,
+    ThumbnailWorker,
+    image_attachment,
+)
 from aioimageattach._threads import run_pixels
 from aioimageattach.context import bind_store
+from aioimageattach.entity._derived import declared_files
 from aioimageattach.exc import ImageTooLargeError, StoreUnavailableError, UnreadableImageError
 from aioimageattach.imaging import probe
 from aioimageattach.key import ImageKey, make_revision
@@ -73,6 +84,34 @@ class Joined(Large, Placeholder):
     __table_args__ = (ForeignKeyConstraint(("id", "width", "height", "variant"), Large.__table__.primary_key.columns),)
 
 
+class Page(Base, Image):
+    """An image whose subclasses have further columns."""
+
+    __tablename__ = "page"
+    __thumbnails__ = {"card": Recipe(width=20), "icon": Recipe(width=10, height=10)}
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "page"}
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(20))
+
+
+class Scan(Page, Placeholder, ThumbnailMarks, CropBox):
+    """Rows in the same table."""
+
+    __mapper_args__ = {"polymorphic_identity": "scan"}
+
+
+class Map(Page, FocalPoint):
+    """Rows in two tables."""
+
+    __tablename__ = "map"
+    __mapper_args__ = {"polymorphic_identity": "map"}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    width: Mapped[int] = mapped_column(primary_key=True)
+    height: Mapped[int] = mapped_column(primary_key=True)
+    variant: Mapped[str] = mapped_column(String(32), primary_key=True)
+    __table_args__ = (ForeignKeyConstraint(("id", "width", "height", "variant"), Page.__table__.primary_key.columns),)
+
+
 @pytest.fixture
 async def sessions(database: Database) -> Sessions:
     """Sessions on each kind of database."""
@@ -102,10 +141,12 @@ def store(tmp_path: Path) -> CountingStore:
     return CountingStore(tmp_path, "https://example.com/", fsync=False)
 
 
-async def fill(sessions: Sessions, store: KeyedStore, cls: type[Any], *blobs: bytes, **columns: Any) -> list[ImageKey]:
+async def fill(
+    sessions: Sessions, store: KeyedStore, cls: type[Any], *blobs: bytes, first: int = 0, **columns: Any
+) -> list[ImageKey]:
     """Insert rows with the given originals, as an application did before its class had the mixin."""
     keys = []
-    for number, blob in enumerate(blobs):
+    for number, blob in enumerate(blobs, first):
         found = await run_pixels(probe, blob)
         row = values(
             number,
@@ -116,7 +157,7 @@ async def fill(sessions: Sessions, store: KeyedStore, cls: type[Any], *blobs: by
             **columns,
         )
         async with sessions.begin() as session:
-            for table in [one.local_table for one in inspect(cls).iterate_to_root()][::-1]:
+            for table in [*dict.fromkeys(one.local_table for one in inspect(cls).iterate_to_root())][::-1]:
                 own = {name: value for name, value in row.items() if name in table.columns}
                 await session.execute(insert(table), [own])
         keys.append(cls(**row).key)
@@ -326,6 +367,23 @@ async def test_columns_of_another_table(sqlite: Sessions, store: CountingStore) 
     assert (progress.counts["made"], progress.counts["placeholders"]) == (1, 0)
     await backfill(sqlite, Joined, store=store).execute()
     assert store.reads == 1
+
+
+async def test_columns_of_subclasses(sessions: Sessions, store: CountingStore) -> None:
+    """A backfill of the base class reads and writes them, so that the files are those to which pages link."""
+    box = {"crop_left": 0.5, "crop_top": 0.0, "crop_width": 0.5, "crop_height": 1.0}
+    for number, (cls, columns) in enumerate([(Page, {}), (Scan, box), (Map, {"focal_x": 0.25, "focal_y": 0.5})]):
+        await fill(sessions, store, cls, CAT, first=number, kind=cls.__name__.lower(), **columns)
+    progress = await backfill(sessions, Page, store=store).execute()
+    assert (progress.counts["made"], progress.counts["marked"], progress.counts["placeholders"]) == (6, 1, 1)
+    async with sessions() as session:
+        rows = [*await session.scalars(select(Page).order_by(Page.id).options(selectin_polymorphic(Page, [Scan, Map])))]
+    wanted = {store.name_of(one.key_for(row)) for row in rows for one in declared_files(row)}
+    assert {info.name async for info in store.list_objects() if ".t/" in info.name} == wanted
+    assert (rows[1].thumbhash, rows[1].dominant_colour) == await expected(CAT)
+    assert rows[1].thumbnail_marks
+    progress = await backfill(sessions, Page, store=store).execute()
+    assert (progress.counts["made"], progress.counts["marked"], store.reads) == (0, 0, 3)
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------
