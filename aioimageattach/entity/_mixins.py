@@ -156,11 +156,11 @@ class Placeholder:
 class ThumbnailMarks:
     """Mixin for image classes that records, as marks, which declared thumbnails have all their files in the store.
 
-    The URLs of marked thumbnails point directly to the store, so that browsers and CDNs bypass the thumbnail server. A
-    mark is valid only for the current declaration and for the store that contains the files. The marks are set by
-    ``generate_thumbnails()`` without arguments, by :class:`~aioimageattach.thumbnails.ThumbnailWorker` and
-    :class:`~aioimageattach.taskiq.ThumbnailTasks` with ``sessions``, and by
-    :func:`~aioimageattach.thumbnails.backfill`.
+    The URLs of marked thumbnails point directly to the store, so that browsers and CDNs bypass the thumbnail server.
+    The files must therefore be served at the base URL of the store. A mark is valid only for the current declaration
+    and for the store that contains the files. The marks are set by ``generate_thumbnails()`` without arguments, by
+    :class:`~aioimageattach.thumbnails.ThumbnailWorker` and :class:`~aioimageattach.taskiq.ThumbnailTasks` with
+    ``sessions``, and by :func:`~aioimageattach.thumbnails.backfill`.
     """
 
     if TYPE_CHECKING:
