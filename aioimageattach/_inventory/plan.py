@@ -34,11 +34,11 @@ class Progress:
 
     Args:
         total: Number of rows or images at the start, and of rows that were read at the end; ``None`` if not known.
-        done: Rows, files or images that were processed.
+        done: Number of rows, files or images that were processed.
         counts: Numbers by outcome, such as ``counts["removed"]``. Each function that returns a plan lists its outcomes.
-        failed: Those that could not be processed; see :attr:`Plan.failures`.
+        failed: Number of those that could not be processed; see :attr:`Plan.failures`.
         bytes: Total size of the files that the counts are about.
-        missed: Rows that the database counts but did not return; if there are any, the run fails.
+        missed: Number of rows that the database counted but did not return; if there are any, the run fails.
         position: The last name or image that was processed. Another run can start after it, if the function that
             returns the plan has the argument ``start_after``.
     """
