@@ -84,13 +84,12 @@ def doctor(models: Any, database: Any, store: Any, out: Output) -> NoReturn:
     Passwords and keys are not shown.
     """
 
-    async def work() -> int:
+    async def work(stack: AsyncExitStack) -> int:
         trouble = False
-        async with AsyncExitStack() as stack:
-            async for check in _checks(stack, models, database, store):
-                trouble = trouble or check.status == "trouble"
-                text = f"{_MARKS[check.status]} {check.name:<12} {check.text}"
-                out.emit("check", text, **fields(check))
+        async for check in _checks(stack, models, database, store):
+            trouble = trouble or check.status == "trouble"
+            text = f"{_MARKS[check.status]} {check.name:<12} {check.text}"
+            out.emit("check", text, **fields(check))
         return FOUND if trouble else DONE
 
     run(out, work, resume=f"Nothing was changed, except that a small file below {_PREFIX}/ may be left in the store.")

@@ -47,32 +47,31 @@ def migrate(
     or to copy newer files. MODELS is MODULE:NAME of a declarative base or one class.
     """
 
-    async def work() -> int:
-        async with AsyncExitStack() as stack:
-            plan = make_plan(
-                plan_migration,
-                await open_sessions(stack, database),
-                models,
-                await open_store(stack, source),
-                await open_store(stack, destination),
-                concurrency=concurrency,
-                deep=deep,
-                dry_run=dry_run,
-                max_failures=max_failures,
-                force=force,
-            )
-            try:
-                async with out.tracked("migrate", plan):
-                    async for copy in plan:
-                        if out.verbose or (dry_run and copy.outcome != "present"):
-                            word = "would copy" if copy.outcome == "missing" else copy.outcome
-                            out.emit("file", f"{word} {row_label(copy.reference)}", **fields(copy))
-            except MigrationError:
-                for failure in plan.failures:
-                    assert failure.error is not None
-                    text = f"failed {row_label(failure.reference)}: {error_text(failure.error)}"
-                    out.emit("failure", text, **fields(failure))
-                return FOUND
-            return with_warnings(out, plan, DONE)
+    async def work(stack: AsyncExitStack) -> int:
+        plan = make_plan(
+            plan_migration,
+            await open_sessions(stack, database),
+            models,
+            await open_store(stack, source),
+            await open_store(stack, destination),
+            concurrency=concurrency,
+            deep=deep,
+            dry_run=dry_run,
+            max_failures=max_failures,
+            force=force,
+        )
+        try:
+            async with out.tracked("migrate", plan):
+                async for copy in plan:
+                    if out.verbose or (dry_run and copy.outcome != "present"):
+                        word = "would copy" if copy.outcome == "missing" else copy.outcome
+                        out.emit("file", f"{word} {row_label(copy.reference)}", **fields(copy))
+        except MigrationError:
+            for failure in plan.failures:
+                assert failure.error is not None
+                text = f"failed {row_label(failure.reference)}: {error_text(failure.error)}"
+                out.emit("failure", text, **fields(failure))
+            return FOUND
+        return with_warnings(out, plan, DONE)
 
     run(out, work, resume="Copied files stay; run the same command again to continue.")

@@ -61,6 +61,12 @@ class Output:
         self._as_json = as_json
         self._every = every
         self._bar: Bar | None = None
+        self._plan: Plan[Any] | None = None
+
+    @property
+    def position(self) -> str:
+        """The position after which another run of the tracked plan can start; empty if there is none."""
+        return "" if self._plan is None else self._plan.progress.position
 
     def emit(self, event: str, text: str, /, **fields: Any) -> None:
         """Write a result."""
@@ -86,6 +92,7 @@ class Output:
             label: The name of the operation.
             plan: The plan.
         """
+        self._plan = plan
         started = time.monotonic()
         ticking = asyncio.create_task(self._tick(label, plan, started))
         has_begun = True

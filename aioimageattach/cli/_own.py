@@ -50,18 +50,17 @@ def own(
     database. Transfer them only after you have verified that this database has the rows of all files.
     """
 
-    async def work() -> int:
-        async with AsyncExitStack() as stack:
-            found = await record_owner(
-                await open_sessions(stack, database),
-                models,
-                await open_store(stack, store),
-                object_types=object_types or None,
-                claim=claim or transfer,
-                transfer=transfer,
-            )
-            for one in found:
-                out.emit("ownership", _describe(one), **fields(one))
-            return FOUND if any(one.conflict is not None for one in found) else DONE
+    async def work(stack: AsyncExitStack) -> int:
+        found = await record_owner(
+            await open_sessions(stack, database),
+            models,
+            await open_store(stack, store),
+            object_types=object_types or None,
+            claim=claim or transfer,
+            transfer=transfer,
+        )
+        for one in found:
+            out.emit("ownership", _describe(one), **fields(one))
+        return FOUND if any(one.conflict is not None for one in found) else DONE
 
     run(out, work, resume="Recorded owners stay recorded; run the same command again to continue.")

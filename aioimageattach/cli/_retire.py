@@ -36,25 +36,22 @@ def retire(
     declarative base or one class.
     """
 
-    async def work() -> int:
-        async with AsyncExitStack() as stack:
-            plan = make_plan(
-                plan_retirement,
-                await open_sessions(stack, database),
-                models,
-                await open_store(stack, old),
-                await open_store(stack, new),
-                delete=delete,
-                deep=deep,
-                concurrency=concurrency,
-            )
-            async with out.tracked("retire", plan):
-                async for copy in plan:
-                    if out.verbose or copy.error is not None:
-                        word, why = (
-                            (copy.outcome, "") if copy.error is None else ("kept", f": {error_text(copy.error)}")
-                        )
-                        out.emit("copy", f"{word} {row_label(copy.reference)}{why}", **fields(copy))
-            return with_warnings(out, plan, FOUND if plan.progress.failed else DONE)
+    async def work(stack: AsyncExitStack) -> int:
+        plan = make_plan(
+            plan_retirement,
+            await open_sessions(stack, database),
+            models,
+            await open_store(stack, old),
+            await open_store(stack, new),
+            delete=delete,
+            deep=deep,
+            concurrency=concurrency,
+        )
+        async with out.tracked("retire", plan):
+            async for copy in plan:
+                if out.verbose or copy.error is not None:
+                    word, why = (copy.outcome, "") if copy.error is None else ("kept", f": {error_text(copy.error)}")
+                    out.emit("copy", f"{word} {row_label(copy.reference)}{why}", **fields(copy))
+        return with_warnings(out, plan, FOUND if plan.progress.failed else DONE)
 
     run(out, work, resume="Removed copies stay removed; run the same command again to continue.")

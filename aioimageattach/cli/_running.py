@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from types import FrameType
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
@@ -60,13 +62,13 @@ def with_warnings(out: Output, plan: Plan[Any], code: int) -> int:
     return UNCERTAIN if plan.warnings and code == DONE else code
 
 
-def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str | Callable[[], str]) -> NoReturn:
+def run(out: Output, work: Callable[[AsyncExitStack], Awaitable[int]], *, resume: str) -> NoReturn:
     """Run a coroutine in a new event loop, and exit with its result.
 
     Args:
         out: The output for errors and hints.
-        work: Factory of the coroutine, which returns the exit code.
-        resume: A hint for the user of a stopped command, or a function that returns one.
+        work: Factory of the coroutine, which returns the exit code. What it opens is closed with the stack.
+        resume: A hint for the user of a stopped command; ``{start_after}`` stands for the option to continue there.
 
     Raises:
         UsageError: The arguments are wrong, which was detected only during the run.
@@ -74,7 +76,8 @@ def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str | Callab
     try:
         code = asyncio.run(_stoppable(work))
     except _StoppedError as stopped:
-        hint = resume if isinstance(resume, str) else resume()
+        start_after = f" with --start-after {shlex.quote(out.position)}" if out.position else ""
+        hint = resume.format(start_after=start_after)
         out.warn("stopped", f"Stopped. {hint}", resume=hint)
         code = 128 + stopped.number
     except DeclarationError as error:
@@ -88,7 +91,7 @@ def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str | Callab
     sys.exit(code)
 
 
-async def _stoppable(work: Callable[[], Awaitable[int]]) -> int:
+async def _stoppable(work: Callable[[AsyncExitStack], Awaitable[int]]) -> int:
     """Cancel the work at the first signal, so that it can finish or undo what is in progress."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -100,7 +103,8 @@ async def _stoppable(work: Callable[[], Awaitable[int]]) -> int:
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
-        return await work()
+        async with AsyncExitStack() as stack:
+            return await work(stack)
     except asyncio.CancelledError:
         raise _StoppedError(received[0]) from None
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, NoReturn
@@ -10,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from ..exc import RefusedError
-from ..maintenance import Orphan, Plan
+from ..maintenance import Orphan
 from ..maintenance import sweep as plan_sweep
 from ..maintenance._sweep import MAX_SHARE, RETENTION
 from . import _options as options
@@ -78,48 +77,40 @@ def sweep(
     MODELS is MODULE:NAME of a declarative base or one class; files of other classes are not touched. Removed files stay
     in quarantine for a while, and `aioimageattach undo` restores them.
     """
-    plans: list[Plan[Orphan]] = []
 
-    async def work() -> int:
-        async with AsyncExitStack() as stack:
-            plan = make_plan(
-                plan_sweep,
-                await open_sessions(stack, database),
-                models,
-                await open_store(stack, store),
-                object_types=object_types or None,
-                grace=None if grace is None else timedelta(hours=grace),
-                delete=delete,
-                permanently=permanently,
-                retention=timedelta(days=retention),
-                max_share=max_share,
-                limit=limit,
-                force=force,
-                start_after=start_after,
-            )
-            plans.append(plan)
-            refused = None
-            try:
-                async with out.tracked("sweep", plan):
-                    async for orphan in plan:
-                        if out.verbose or not orphan.removed:
-                            out.emit("orphan", _describe(orphan), **fields(orphan))
-            except RefusedError as error:
-                refused = error
-            if plan.id is not None:
-                text = f"Removed files are in quarantine; `aioimageattach undo` with {plan.id} restores them."
-                out.warn("quarantine", text, sweep=plan.id)
-            for objection in plan.objections:
-                text = f"{'refused' if delete else '--delete would be refused'}: {objection}"
-                out.warn("objection", text, **fields(objection))
-            if refused is not None:
-                raise refused
-            left = plan.progress.counts["orphans"] - plan.progress.counts["removed"]
-            return with_warnings(out, plan, FOUND if left else DONE)
+    async def work(stack: AsyncExitStack) -> int:
+        plan = make_plan(
+            plan_sweep,
+            await open_sessions(stack, database),
+            models,
+            await open_store(stack, store),
+            object_types=object_types or None,
+            grace=None if grace is None else timedelta(hours=grace),
+            delete=delete,
+            permanently=permanently,
+            retention=timedelta(days=retention),
+            max_share=max_share,
+            limit=limit,
+            force=force,
+            start_after=start_after,
+        )
+        refused = None
+        try:
+            async with out.tracked("sweep", plan):
+                async for orphan in plan:
+                    if out.verbose or not orphan.removed:
+                        out.emit("orphan", _describe(orphan), **fields(orphan))
+        except RefusedError as error:
+            refused = error
+        if plan.id is not None:
+            text = f"Removed files are in quarantine; `aioimageattach undo` with {plan.id} restores them."
+            out.warn("quarantine", text, sweep=plan.id)
+        for objection in plan.objections:
+            text = f"{'refused' if delete else '--delete would be refused'}: {objection}"
+            out.warn("objection", text, **fields(objection))
+        if refused is not None:
+            raise refused
+        left = plan.progress.counts["orphans"] - plan.progress.counts["removed"]
+        return with_warnings(out, plan, FOUND if left else DONE)
 
-    def resume() -> str:
-        position = plans[0].progress.position if plans else ""
-        more = f" with --start-after {shlex.quote(position)}" if position else ""
-        return f"Removed files stay removed; run the same command again{more} to continue."
-
-    run(out, work, resume=resume)
+    run(out, work, resume="Removed files stay removed; run the same command again{start_after} to continue.")

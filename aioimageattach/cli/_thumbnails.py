@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
@@ -219,7 +218,6 @@ def thumbnails(
 
     Existing thumbnails are kept, so run the command again after it was stopped. The application may continue to run.
     """
-    plans: list[Plan[Thumbnails]] = []
     has_sizes = bool(width or height)
     if has_sizes and (enqueue or rate or start_after or prunes):
         raise click.UsageError(
@@ -254,27 +252,20 @@ def thumbnails(
             start_after=start_after,
         )
 
-    async def work() -> int:
-        async with AsyncExitStack() as stack:
-            if cls is not None and prunes:
-                sessions, where = await open_sessions(stack, database), await open_store(stack, store)
-                pruning = make_plan(_PrunePlan, sessions, where, cls, object_types, grace, dry_run)
-                return await _prune(out, pruning, dry_run)
-            plan = await make_plan_of(stack)
-            plans.append(plan)
-            async with out.tracked("thumbnails", plan):
-                async for made in plan:
-                    if out.verbose:
-                        sizes = ", ".join(f"{key.width}x{key.height}" for key in made.keys)
-                        out.emit("thumbnails", f"made {_picture_label(made)}: {sizes}", **fields(made))
-            for failure in plan.failures:
-                assert failure.error is not None
-                out.emit("failure", f"failed {_picture_label(failure)}: {error_text(failure.error)}", **fields(failure))
+    async def work(stack: AsyncExitStack) -> int:
+        if cls is not None and prunes:
+            sessions, where = await open_sessions(stack, database), await open_store(stack, store)
+            pruning = make_plan(_PrunePlan, sessions, where, cls, object_types, grace, dry_run)
+            return await _prune(out, pruning, dry_run)
+        plan = await make_plan_of(stack)
+        async with out.tracked("thumbnails", plan):
+            async for made in plan:
+                if out.verbose:
+                    sizes = ", ".join(f"{key.width}x{key.height}" for key in made.keys)
+                    out.emit("thumbnails", f"made {_picture_label(made)}: {sizes}", **fields(made))
+        for failure in plan.failures:
+            assert failure.error is not None
+            out.emit("failure", f"failed {_picture_label(failure)}: {error_text(failure.error)}", **fields(failure))
         return FOUND if plan.progress.failed else DONE
 
-    def resume() -> str:
-        position = plans[0].progress.position if plans else ""
-        more = f" with --start-after {shlex.quote(position)}" if position else ""
-        return f"Thumbnails that were made stay; run the same command again{more} to continue."
-
-    run(out, work, resume=resume)
+    run(out, work, resume="Thumbnails that were made stay; run the same command again{start_after} to continue.")

@@ -38,20 +38,19 @@ def undo(
     declarative base or one class.
     """
 
-    async def work() -> int:
-        async with AsyncExitStack() as stack:
-            where = await open_store(stack, store)
-            if as_list:
-                for past, swept_at in (await find_sweeps(models, where)).items():
-                    out.emit("sweep", f"{past} of {swept_at:%Y-%m-%d %H:%M:%S} UTC", id=past, swept_at=swept_at)
-                return DONE
-            plan = make_plan(plan_undo, models, where, sweep=sweep, object_types=object_types or None)
-            async with out.tracked("undo", plan):
-                async for restored in plan:
-                    if out.verbose or restored.error is not None:
-                        word = "restored" if restored.error is None else "failed"
-                        why = "" if restored.error is None else f": {error_text(restored.error)}"
-                        out.emit("restored", f"{word} {restored.name}{why}", **fields(restored))
-            return with_warnings(out, plan, FOUND if plan.progress.failed else DONE)
+    async def work(stack: AsyncExitStack) -> int:
+        where = await open_store(stack, store)
+        if as_list:
+            for past, swept_at in (await find_sweeps(models, where)).items():
+                out.emit("sweep", f"{past} of {swept_at:%Y-%m-%d %H:%M:%S} UTC", id=past, swept_at=swept_at)
+            return DONE
+        plan = make_plan(plan_undo, models, where, sweep=sweep, object_types=object_types or None)
+        async with out.tracked("undo", plan):
+            async for restored in plan:
+                if out.verbose or restored.error is not None:
+                    word = "restored" if restored.error is None else "failed"
+                    why = "" if restored.error is None else f": {error_text(restored.error)}"
+                    out.emit("restored", f"{word} {restored.name}{why}", **fields(restored))
+        return with_warnings(out, plan, FOUND if plan.progress.failed else DONE)
 
     run(out, work, resume="Restored files stay restored; run the same command again to continue.")

@@ -51,22 +51,21 @@ def verify(
     MODELS is MODULE:NAME of a declarative base or one class. The application may continue to run.
     """
 
-    async def work() -> int:
-        async with AsyncExitStack() as stack:
-            plan = make_plan(
-                plan_verification,
-                await open_sessions(stack, database),
-                models,
-                await open_store(stack, store),
-                deep=deep,
-                repair=repair,
-                concurrency=concurrency,
-                force=force,
-            )
-            async with out.tracked("verify", plan):
-                async for mismatch in plan:
-                    if out.verbose or not mismatch.repaired:
-                        out.emit("mismatch", _describe(mismatch), **fields(mismatch))
+    async def work(stack: AsyncExitStack) -> int:
+        plan = make_plan(
+            plan_verification,
+            await open_sessions(stack, database),
+            models,
+            await open_store(stack, store),
+            deep=deep,
+            repair=repair,
+            concurrency=concurrency,
+            force=force,
+        )
+        async with out.tracked("verify", plan):
+            async for mismatch in plan:
+                if out.verbose or not mismatch.repaired:
+                    out.emit("mismatch", _describe(mismatch), **fields(mismatch))
         counts = plan.progress.counts
         found = counts["mismatched"] + counts["mismarked"]
         return with_warnings(out, plan, FOUND if found > counts["repaired"] else DONE)
