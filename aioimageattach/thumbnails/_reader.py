@@ -10,7 +10,7 @@ from ..store import KeyedStore
 from ..stores._routing import RoutingStore
 from ..stores.fs._serving.names import ServableFile
 from ..stores.fs._serving.reader import Delivery, Reader
-from ..stores.fs._serving.responses import FileInfo, Headers, RequestInfo, Response, file_response
+from ..stores.fs._serving.responses import FileInfo, RequestInfo, Response, file_response
 from ..stores.fs._store import BaseFileSystemStore
 
 __all__ = ["StoreReader"]
@@ -40,15 +40,15 @@ class StoreReader:
             store = store.store_of(object_type)
         return store.path if isinstance(store, BaseFileSystemStore) else None
 
-    def peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
+    def peek(self, request: RequestInfo, file: ServableFile) -> Delivery | None:
         """Return the same as :meth:`prepare` if the file is in a directory and already open; else ``None``.
 
         Does not block.
         """
         path = self.directory_of(file.name.partition("/")[0])
-        return None if path is None else self._disk(path).peek(request, file, cors)
+        return None if path is None else self._disk(path).peek(request, file)
 
-    async def prepare(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+    async def prepare(self, request: RequestInfo, file: ServableFile) -> Delivery:
         """Return the response to a GET or HEAD request for a file, with the first block of its body.
 
         Raises:
@@ -57,14 +57,14 @@ class StoreReader:
         """
         path = self.directory_of(file.name.partition("/")[0])
         if path is not None:
-            return await self._disk(path).prepare(request, file, cors)
+            return await self._disk(path).prepare(request, file)
         async with await self._store.get_object(file.name) as found:
             blob = await found.read()
-        return self.respond(request, file, cors, blob)
+        return self.respond(request, file, blob)
 
-    def respond(self, request: RequestInfo, file: ServableFile, cors: Headers, blob: bytes) -> Delivery:
+    def respond(self, request: RequestInfo, file: ServableFile, blob: bytes) -> Delivery:
         """Return the response for a file whose content is known."""
-        response = file_response(request, FileInfo(file, len(blob), "", _modified(file)), cors)
+        response = file_response(request, FileInfo(file, len(blob), "", _modified(file)))
         parts = [part if isinstance(part, bytes) else blob[part[0] : part[1]] for part in response.body]
         response.body = [b"".join(parts)] if parts else []
         return Delivery(response)

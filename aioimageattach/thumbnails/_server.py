@@ -20,7 +20,7 @@ from ..exc import ImageError, InvalidKeyError, StoreError, StoreFileNotFoundErro
 from ..store import KeyedStore, ObjectInfo
 from ..stores.fs._serving.names import ServableFile, parse_path
 from ..stores.fs._serving.reader import Delivery
-from ..stores.fs._serving.responses import Headers, RequestInfo, Response, error_response, offloaded_response
+from ..stores.fs._serving.responses import RequestInfo, Response, error_response, offloaded_response
 from ..stores.fs._signing import UrlSigner
 from ..stores.fs._static import BLOCK_SIZE, FileServer, offload
 from ._maker import Busy, ThumbnailMaker
@@ -168,95 +168,96 @@ class ThumbnailServer(FileServer):
         object_type = original_type(file.name.partition("/")[0])
         return "" if name is None or object_type is None else picture_of(object_type, name.public)
 
-    def _peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
+    def _peek(self, request: RequestInfo, file: ServableFile) -> Delivery | None:
         object_type = original_type(file.name.partition("/")[0])
         if object_type is None or self._offload is not None or not self._maker.declared(object_type):
             return None
-        found = self._files.peek(request, file, cors)
+        found = self._files.peek(request, file)
         if found is not None:
             REQUESTS.add(result="hit")
         return found
 
-    async def _find(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
-        found, result = await self._look_up(request, file, cors)
+    async def _find(self, request: RequestInfo, file: ServableFile) -> Delivery:
+        found, result = await self._look_up(request, file)
         REQUESTS.add(result=result)
         return found
 
-    async def _look_up(self, request: RequestInfo, file: ServableFile, cors: Headers) -> tuple[Delivery, str]:
+    async def _look_up(self, request: RequestInfo, file: ServableFile) -> tuple[Delivery, str]:
         """Return the response, and the result that is counted."""
         object_type = original_type(file.name.partition("/")[0])
         declared = [] if object_type is None else self._maker.declared(object_type)
         if object_type is None or not declared:
-            return Delivery(error_response(request, 404, cors)), "not_found"
+            return Delivery(error_response(request, 404)), "not_found"
         try:
             try:
-                return self._offloaded(request, file, cors, await self._files.prepare(request, file, cors)), "hit"
+                return await self._prepared(request, file), "hit"
             except StoreFileNotFoundError:
-                found = await self._make_missing(request, file, cors, object_type, declared)
+                found = await self._make_missing(request, file, object_type, declared)
                 return found, _RESULTS.get(found.response.status, "miss")
         except (StoreFileNotFoundError, InvalidKeyError):
-            return Delivery(error_response(request, 404, cors)), "not_found"
+            return Delivery(error_response(request, 404)), "not_found"
         except ImageError as error:
             extra = log_fields("thumbnails.failed", error)
             _log.warning("%s cannot be made: %s", file.name, error, extra=extra)
-            return Delivery(error_response(request, 404, cors)), "failed"
+            return Delivery(error_response(request, 404)), "failed"
         except StoreError as error:
             _log.warning("%s cannot be served: %s", file.name, error, extra=log_fields("serving.failed", error))
-            return Delivery(error_response(request, 503, cors, _RETRY_AFTER)), "failed"
+            return Delivery(error_response(request, 503, _RETRY_AFTER)), "failed"
 
-    def _offloaded(self, request: RequestInfo, file: ServableFile, cors: Headers, delivery: Delivery) -> Delivery:
+    async def _prepared(self, request: RequestInfo, file: ServableFile) -> Delivery:
+        delivery = await self._files.prepare(request, file)
         if self._offload is None or request.needs_etag():
             return delivery
         delivery.release()
-        return Delivery(offloaded_response(file, cors, *self._offload))
+        return Delivery(offloaded_response(request, file, *self._offload))
 
     async def _make_missing(
-        self, request: RequestInfo, file: ServableFile, cors: Headers, object_type: str, declared: list[Declarations]
+        self, request: RequestInfo, file: ServableFile, object_type: str, declared: list[Declarations]
     ) -> Delivery:
         name = DerivedName.parse(revision_of(file.name) or "")
         if name is None or not any(name.name in one for one in declared):
-            return Delivery(error_response(request, 404, cors))
+            return Delivery(error_response(request, 404))
         original = await find_original(self.store, object_type, name)
         thumbnail = None if original is None else thumbnail_of(original, name, declared)
         if thumbnail is None:
-            return Delivery(error_response(request, 404, cors))
+            return Delivery(error_response(request, 404))
         steps = {thumbnail.name_of(step): step for step in thumbnail.ladder.steps}
         wanted = file.name if file.name in steps else _nearest(file, steps)
         if wanted is None:
-            return Delivery(error_response(request, 404, cors))
+            return Delivery(error_response(request, 404))
         if name.framing != WHOLE and await self._has_too_many_framings(object_type, name):
-            return await self._redirect_to_existing(request, file, cors, object_type, name)
+            return await self._redirect_to_existing(request, file, object_type, name)
         try:
             if wanted != file.name:
                 # The target must exist: the next request may reach a process with other declarations, which serves
                 # files that exist, but would redirect back from one that does not.
                 if not await self._maker.exists(wanted):
                     await self._maker.make(thumbnail, steps[wanted], self._max_wait)
-                return self._redirect(request, cors, wanted)
+                return self._redirect(request, wanted)
             blob = await self._maker.make(thumbnail, steps[wanted], self._max_wait)
         except Busy:
-            return await self._redirect_to_existing(request, file, cors, object_type, name)
+            return await self._redirect_to_existing(request, file, object_type, name)
         if self._files.directory_of(file.name.partition("/")[0]) is None:
-            return self._files.respond(request, file, cors, blob)
-        return self._offloaded(request, file, cors, await self._files.prepare(request, file, cors))
+            return self._files.respond(request, file, blob)
+        return await self._prepared(request, file)
 
     async def _redirect_to_existing(
-        self, request: RequestInfo, file: ServableFile, cors: Headers, object_type: str, name: DerivedName
+        self, request: RequestInfo, file: ServableFile, object_type: str, name: DerivedName
     ) -> Delivery:
         """Redirect to an existing file of a thumbnail with the same crop box; respond with 503 if there is none."""
         found = await self._existing(object_type, name)
         existing = _nearest(file, [path for path, one in found.items() if one.framing.box == name.framing.box])
         if existing is None:
-            return Delivery(error_response(request, 503, cors, _RETRY_AFTER))
-        return self._redirect(request, cors, existing)
+            return Delivery(error_response(request, 503, _RETRY_AFTER))
+        return self._redirect(request, existing)
 
-    def _redirect(self, request: RequestInfo, cors: Headers, name: str) -> Delivery:
+    def _redirect(self, request: RequestInfo, name: str) -> Delivery:
         query = f"?{request.query.decode('ascii', 'ignore')}" if self.is_private else ""
         headers = [
             (b"location", f"{self.base_url}{name}{query}".encode()),
             (b"cache-control", b"no-store"),
             (b"content-length", b"0"),
-            *cors,
+            *request.cors,
         ]
         return Delivery(Response(302, headers))
 

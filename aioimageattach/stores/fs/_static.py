@@ -18,7 +18,6 @@ from ._serving.names import ServableFile, parse_path
 from ._serving.reader import Delivery, FileReader, Reader
 from ._serving.responses import (
     Cors,
-    Headers,
     RequestInfo,
     Response,
     error_response,
@@ -99,7 +98,7 @@ class FileServer:
         Effects: On return, on error and on cancellation, no task is left running, and no file stays open except those
         kept for later requests.
         """
-        delivery = await self._prepare(RequestInfo.from_scope(scope), parse_path(path))
+        delivery = await self._prepare(RequestInfo.from_scope(scope, self._cors), parse_path(path))
         try:
             body = delivery.single_body()
             if body is not None and scope.get("http_version", "1.1") in _HTTP_1:
@@ -117,19 +116,18 @@ class FileServer:
             delivery.release()
 
     async def _prepare(self, request: RequestInfo, file: ServableFile | None) -> Delivery:
-        cors = self._cors.headers_for(request.origin)
         if request.method == "OPTIONS":
             return Delivery(options_response(request, self._cors))
         if request.method not in ("GET", "HEAD"):
-            return Delivery(error_response(request, 405, cors))
+            return Delivery(error_response(request, 405))
         if file is None:
-            return Delivery(error_response(request, 404, cors))
+            return Delivery(error_response(request, 404))
         allowed = None
         if self._signer is not None:
             allowed = self._signer.verify(self._signed_name(file), request.query)
             if allowed is None:
-                return Delivery(error_response(request, 403, cors))
-        delivery = self._peek(request, file, cors) or await self._find(request, file, cors)
+                return Delivery(error_response(request, 403))
+        delivery = self._peek(request, file) or await self._find(request, file)
         if allowed is not None:
             make_private(delivery.response, allowed.seconds_left, allowed.content_disposition)
         return delivery
@@ -138,20 +136,20 @@ class FileServer:
         """Return the name that the signature of a URL covers."""
         return file.name
 
-    def _peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
+    def _peek(self, request: RequestInfo, file: ServableFile) -> Delivery | None:
         """Return the response to a request if it is available without blocking."""
         if self._offload is not None and not request.needs_etag():
-            return Delivery(offloaded_response(file, cors, *self._offload))
-        return self._reader.peek(request, file, cors)
+            return Delivery(offloaded_response(request, file, *self._offload))
+        return self._reader.peek(request, file)
 
-    async def _find(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+    async def _find(self, request: RequestInfo, file: ServableFile) -> Delivery:
         try:
-            return await self._reader.prepare(request, file, cors)
+            return await self._reader.prepare(request, file)
         except (StoreFileNotFoundError, InvalidKeyError):
-            return Delivery(error_response(request, 404, cors))
+            return Delivery(error_response(request, 404))
         except StoreError as error:
             _log.warning("file not served: %s", error, extra=log_fields("serving.failed", error))
-            return Delivery(error_response(request, 503, cors))
+            return Delivery(error_response(request, 503))
 
     async def _stream(self, delivery: Delivery, scope: Scope, send: Send) -> None:
         response, size = delivery.response, delivery.opened.info.size

@@ -13,7 +13,7 @@ from ....exc import StoreUnavailableError
 from .._disk import translate, translated
 from .files import OpenFile, OpenFiles
 from .names import ServableFile
-from .responses import Headers, RequestInfo, Response, file_response
+from .responses import RequestInfo, Response, file_response
 
 __all__ = ["Delivery", "FileReader", "Reader"]
 
@@ -67,11 +67,11 @@ class Delivery:
 class FileReader(Protocol):
     """The interface of an object that finds and reads files."""
 
-    def peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
+    def peek(self, request: RequestInfo, file: ServableFile) -> Delivery | None:
         """Return the result of :meth:`prepare` if it is available without waiting, or else ``None``. Does not block."""
         ...
 
-    async def prepare(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+    async def prepare(self, request: RequestInfo, file: ServableFile) -> Delivery:
         """Return the response to GET or HEAD of a file, with the first block of its body.
 
         Raises:
@@ -108,12 +108,12 @@ class Reader:
         self._files = OpenFiles(root, open_files)
         self._buffers: list[memoryview] = []
 
-    def peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
+    def peek(self, request: RequestInfo, file: ServableFile) -> Delivery | None:
         """Return the result of :meth:`prepare` if it needs no disk access, or else ``None``. Does not block."""
         opened = self._files.peek(file.name)
         if opened is None:
             return None
-        delivery = Delivery(file_response(request, opened.info, cors), opened)
+        delivery = Delivery(file_response(request, opened.info), opened)
         block = self._first_block(delivery.response)
         if block is not None:
             delivery.first = self._read_cached(opened, block)
@@ -156,7 +156,7 @@ class Reader:
         self._keep_buffer(buffer)
         return None
 
-    async def prepare(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+    async def prepare(self, request: RequestInfo, file: ServableFile) -> Delivery:
         """Return the response to GET or HEAD of a file, with the first block of its body.
 
         Raises:
@@ -167,7 +167,7 @@ class Reader:
         # So the result is passed in a list.
         results: list[tuple[Delivery, memoryview | None, int]] = []
         try:
-            await run_io(self._prepare, request, file, cors, results)
+            await run_io(self._prepare, request, file, results)
             delivery, buffer, size = results.pop()
         finally:
             results.clear()
@@ -179,12 +179,11 @@ class Reader:
         self,
         request: RequestInfo,
         file: ServableFile,
-        cors: Headers,
         results: list[tuple[Delivery, memoryview | None, int]],
     ) -> None:
         with translated(self, self._root, file.name):
             opened = self._files.get(file)
-        delivery = Delivery(file_response(request, opened.info, cors), opened)
+        delivery = Delivery(file_response(request, opened.info), opened)
         block = self._first_block(delivery.response)
         if block is None:
             results.append((delivery, None, 0))

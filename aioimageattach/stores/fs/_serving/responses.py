@@ -69,16 +69,18 @@ class RequestInfo:
         origin: The origin of the page that sends the request.
         preflight: ``True`` if this is a CORS preflight.
         query: The query string.
+        cors: The headers of every response to the origin.
     """
 
     method: str
     conditions: Mapping[bytes, str]
     origin: bytes | None
     preflight: bool
-    query: bytes = b""
+    query: bytes
+    cors: Headers
 
     @classmethod
-    def from_scope(cls, scope: Scope) -> RequestInfo:
+    def from_scope(cls, scope: Scope, cors: Cors) -> RequestInfo:
         """Create the description of a request from an HTTP scope."""
         conditions: dict[bytes, str] = {}
         origin: bytes | None = None
@@ -94,7 +96,8 @@ class RequestInfo:
                 earlier = conditions.get(name)
                 text = value.decode("latin-1")
                 conditions[name] = text if earlier is None else f"{earlier}, {text}"
-        return cls(scope["method"], conditions, origin, preflight, scope.get("query_string", b""))
+        query = scope.get("query_string", b"")
+        return cls(scope["method"], conditions, origin, preflight, query, cors.headers_for(origin))
 
     def needs_etag(self) -> bool:
         """Return whether the response depends on the entity tag, which a front-end server does not know."""
@@ -186,7 +189,7 @@ class Cors:
         ]
 
 
-def error_response(request: RequestInfo, status: int, cors: Headers, *more: Header) -> Response:
+def error_response(request: RequestInfo, status: int, *more: Header) -> Response:
     """Return an error response with one line of text, which reveals nothing about the server's disk."""
     text = _ERRORS[status]
     headers = [
@@ -195,7 +198,7 @@ def error_response(request: RequestInfo, status: int, cors: Headers, *more: Head
         (b"cache-control", b"no-store"),
         _NOSNIFF,
         *more,
-        *cors,
+        *request.cors,
     ]
     if status == 405:
         headers.append((b"allow", _METHODS))
@@ -204,40 +207,34 @@ def error_response(request: RequestInfo, status: int, cors: Headers, *more: Head
 
 def options_response(request: RequestInfo, cors: Cors) -> Response:
     """Return the response to an OPTIONS request, including CORS preflights."""
-    headers = cors.headers_for(request.origin)
     if not request.preflight:
-        return Response(204, [(b"allow", _METHODS), *headers])
-    without_vary = [header for header in headers if header[0] != b"vary"]
+        return Response(204, [(b"allow", _METHODS), *request.cors])
+    without_vary = [header for header in request.cors if header[0] != b"vary"]
     granted = cors.preflight_headers(request.origin)
     return Response(204, [(b"allow", _METHODS), *without_vary, *granted, _PREFLIGHT_VARY])
 
 
-def offloaded_response(file: ServableFile, cors: Headers, header: bytes, location: str) -> Response:
+def offloaded_response(request: RequestInfo, file: ServableFile, header: bytes, location: str) -> Response:
     """Return a response that makes the front-end server send the file, or a 404 if the file does not exist."""
-    return Response(200, [(header, f"{location}{quote(file.name)}".encode()), *_file_headers(file, file.etag), *cors])
+    sent = (header, f"{location}{quote(file.name)}".encode())
+    return Response(200, [sent, *_file_headers(file, file.etag), *request.cors])
 
 
-def file_response(request: RequestInfo, info: FileInfo, cors: Headers) -> Response:
-    """Return the response to a GET or HEAD request for a file that exists.
-
-    Args:
-        request: The request.
-        info: The file's validators and headers.
-        cors: The headers for the request's origin.
-    """
+def file_response(request: RequestInfo, info: FileInfo) -> Response:
+    """Return the response to a GET or HEAD request for a file that exists."""
     body = request.method == "GET"
     if request.conditions:
         status = evaluate(request.conditions, info.version)
         if status == 304:
-            return Response(304, info.unchanged_headers + cors)
+            return Response(304, info.unchanged_headers + request.cors)
         if status == 412:
-            return error_response(request, 412, cors)
+            return error_response(request, 412)
         header = request.conditions.get(b"range")
         if header is not None and body and range_applies(request.conditions, info.version):
             ranges = parse_ranges(header, info.size)
             if ranges is not None:
-                return _partial_response(request, info, ranges, cors)
-    return Response(200, info.whole_headers + cors, [(0, info.size)] if body and info.size else [])
+                return _partial_response(request, info, ranges)
+    return Response(200, info.whole_headers + request.cors, [(0, info.size)] if body and info.size else [])
 
 
 def make_private(response: Response, seconds: int, content_disposition: bytes | None) -> None:
@@ -269,20 +266,20 @@ def _file_headers(file: ServableFile, etag: str | None) -> Headers:
     return headers
 
 
-def _partial_response(request: RequestInfo, info: FileInfo, ranges: list[Range], cors: Headers) -> Response:
+def _partial_response(request: RequestInfo, info: FileInfo, ranges: list[Range]) -> Response:
     if not ranges:
-        return error_response(request, 416, cors, (b"content-range", f"bytes */{info.size}".encode()))
+        return error_response(request, 416, (b"content-range", f"bytes */{info.size}".encode()))
     if len(ranges) == 1:
         start, end = ranges[0]
         content_range = (b"content-range", f"bytes {start}-{end - 1}/{info.size}".encode())
         length = (b"content-length", str(end - start).encode())
-        return Response(206, [*info.headers, length, content_range, *cors], [(start, end)])
+        return Response(206, [*info.headers, length, content_range, *request.cors], [(start, end)])
     boundary = secrets.token_hex(16)
     body = multipart_body(ranges, info.size, info.mimetype, boundary)
     content_type = (b"content-type", f"multipart/byteranges; boundary={boundary}".encode())
     length = (b"content-length", str(_length(body)).encode())
     headers = [header for header in info.headers if header[0] != b"content-type"]
-    return Response(206, [content_type, *headers, length, *cors], body)
+    return Response(206, [content_type, *headers, length, *request.cors], body)
 
 
 def _length(body: Iterable[bytes | Range]) -> int:
