@@ -19,7 +19,7 @@ from hashlib import blake2b
 from hmac import compare_digest
 from typing import Final
 
-from .._names import DERIVED, FRAMING, LEGACY_EXTENSIONS, SANDBOX
+from .._names import DERIVED, FRAMING, LEGACY_EXTENSIONS, SANDBOX, revision_of
 from ..exc import InvalidKeyError
 from ..key import ImageKey
 from .framing import WHOLE, Framing
@@ -83,6 +83,11 @@ class DerivedName:
         if found is None or framing is None:
             return None
         return cls(found["public"], found["name"], framing, found["tag"], found["mark"] is not None)
+
+    @classmethod
+    def of_file(cls, name: str) -> DerivedName | None:
+        """Parse the file name of a thumbnail; return ``None`` if it is not one."""
+        return None if original_type(name.partition("/")[0]) is None else cls.parse(revision_of(name) or "")
 
     def belongs_to(self, revision: str) -> bool:
         """Return whether the name was issued for the original with the given revision, under any recipe.

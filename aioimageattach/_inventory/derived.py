@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import select
 
 from .._declared.names import DerivedName, derived_type, legacy_key, original_type, public_of
-from .._names import revision_of
 from ..entity._derived import declarations_of
 from ..store import KeyedStore
 from .images import ImageKind
@@ -32,11 +31,11 @@ class DerivedKind(ImageKind):
 
     def can_have(self, name: str) -> bool:
         """Return whether the name is that of a declared thumbnail."""
-        return _parse(name) is not None
+        return DerivedName.of_file(name) is not None
 
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:
         """Return the names whose originals have rows; one query reads a range of revisions."""
-        parsed = {name: found for name in names if (found := _parse(name)) is not None}
+        parsed = {name: found for name in names if (found := DerivedName.of_file(name)) is not None}
         known = {name for name, found in parsed.items() if legacy_key("x", found.public) is not None}  # may over-report
         parsed = {name: found for name, found in parsed.items() if name not in known}
         if not parsed:
@@ -81,8 +80,3 @@ def _derived(parts: list[Kind]) -> list[Kind]:
 def _declares(kind: Kind) -> bool:
     mappers = kind.mapper.self_and_descendants if isinstance(kind, ImageKind) else ()
     return any(declarations_of(mapper.class_) for mapper in mappers)
-
-
-def _parse(name: str) -> DerivedName | None:
-    revision = revision_of(name)
-    return None if revision is None or original_type(name.partition("/")[0]) is None else DerivedName.parse(revision)

@@ -11,7 +11,6 @@ from .._declared.maker import Original, thumbnail_of
 from .._declared.names import DerivedName, derived_type
 from .._declared.srcset import Declarations
 from .._inventory import Sessions
-from .._names import revision_of
 from ..exc import UsageError
 from ..store import KeyedStore, ObjectInfo
 from ._maker import ThumbnailMaker
@@ -85,7 +84,7 @@ async def find_outdated(
     """
     originals = _Originals(store.list_objects(f"{object_type}/"))
     async for info in store.list_objects(f"{derived_type(object_type)}/"):
-        name = DerivedName.parse(revision_of(info.name) or "")
+        name = DerivedName.of_file(info.name)
         if name is None or info.modified_at >= before:
             continue
         original = await originals.find(name)

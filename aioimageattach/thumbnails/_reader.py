@@ -33,11 +33,11 @@ class StoreReader:
         self._open_files = open_files
         self._disks: dict[str, Reader] = {}
 
-    def directory_of(self, object_type: str) -> str | None:
-        """Return the directory that contains the files of an object type; ``None`` if its store is not a directory."""
+    def directory_of(self, file: ServableFile) -> str | None:
+        """Return the directory that contains a file; ``None`` if its store is not a directory."""
         store: KeyedStore = self._store
         while isinstance(store, RoutingStore):
-            store = store.store_of(object_type)
+            store = store.store_of(file.object_type)
         return store.path if isinstance(store, BaseFileSystemStore) else None
 
     def peek(self, request: RequestInfo, file: ServableFile) -> Delivery | None:
@@ -45,7 +45,7 @@ class StoreReader:
 
         Does not block.
         """
-        path = self.directory_of(file.name.partition("/")[0])
+        path = self.directory_of(file)
         return None if path is None else self._disk(path).peek(request, file)
 
     async def prepare(self, request: RequestInfo, file: ServableFile) -> Delivery:
@@ -55,7 +55,7 @@ class StoreReader:
             StoreFileNotFoundError: The file does not exist.
             StoreError: The file cannot be opened or read.
         """
-        path = self.directory_of(file.name.partition("/")[0])
+        path = self.directory_of(file)
         if path is not None:
             return await self._disk(path).prepare(request, file)
         async with await self._store.get_object(file.name) as found:

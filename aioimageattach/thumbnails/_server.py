@@ -13,7 +13,6 @@ from .._declared.maker import find_original, thumbnail_of
 from .._declared.names import DerivedName, original_type, path_of, picture_of
 from .._declared.srcset import Declarations
 from .._inventory import Sessions
-from .._names import revision_of
 from .._telemetry import REQUESTS, log_fields
 from ..entity import Image
 from ..exc import ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError
@@ -164,12 +163,12 @@ class ThumbnailServer(FileServer):
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def _signed_name(self, file: ServableFile) -> str:
-        name = DerivedName.parse(revision_of(file.name) or "")
-        object_type = original_type(file.name.partition("/")[0])
+        name = DerivedName.of_file(file.name)
+        object_type = original_type(file.object_type)
         return "" if name is None or object_type is None else picture_of(object_type, name.public)
 
     def _peek(self, request: RequestInfo, file: ServableFile) -> Delivery | None:
-        object_type = original_type(file.name.partition("/")[0])
+        object_type = original_type(file.object_type)
         if object_type is None or self._offload is not None or not self._maker.declared(object_type):
             return None
         found = self._files.peek(request, file)
@@ -184,7 +183,7 @@ class ThumbnailServer(FileServer):
 
     async def _look_up(self, request: RequestInfo, file: ServableFile) -> tuple[Delivery, str]:
         """Return the response, and the result that is counted."""
-        object_type = original_type(file.name.partition("/")[0])
+        object_type = original_type(file.object_type)
         declared = [] if object_type is None else self._maker.declared(object_type)
         if object_type is None or not declared:
             return Delivery(error_response(request, 404)), "not_found"
@@ -214,7 +213,7 @@ class ThumbnailServer(FileServer):
     async def _make_missing(
         self, request: RequestInfo, file: ServableFile, object_type: str, declared: list[Declarations]
     ) -> Delivery:
-        name = DerivedName.parse(revision_of(file.name) or "")
+        name = DerivedName.of_file(file.name)
         if name is None or not any(name.name in one for one in declared):
             return Delivery(error_response(request, 404))
         original = await find_original(self.store, object_type, name)
@@ -237,7 +236,7 @@ class ThumbnailServer(FileServer):
             blob = await self._maker.make(thumbnail, steps[wanted], self._max_wait)
         except Busy:
             return await self._redirect_to_existing(request, file, object_type, name)
-        if self._files.directory_of(file.name.partition("/")[0]) is None:
+        if self._files.directory_of(file) is None:
             return self._files.respond(request, file, blob)
         return await self._prepared(request, file)
 
@@ -264,9 +263,8 @@ class ThumbnailServer(FileServer):
     async def _existing(self, object_type: str, name: DerivedName) -> dict[str, DerivedName]:
         """Return the existing files of a thumbnail, including those of earlier recipes and other framings."""
         prefix = path_of(object_type, f"{name.public}-{name.name}-")
-        names = [info.name async for info in self.store.list_objects(prefix)]
-        parsed = [(one, DerivedName.parse(revision_of(one) or "")) for one in names]
-        return {one: found for one, found in parsed if found is not None}
+        listed = self.store.list_objects(prefix)
+        return {info.name: found async for info in listed if (found := DerivedName.of_file(info.name)) is not None}
 
     async def _has_too_many_framings(self, object_type: str, name: DerivedName) -> bool:
         existing = await self._existing(object_type, name)

@@ -51,6 +51,11 @@ class ServableFile:
     attached_as: str | None = None
 
     @property
+    def object_type(self) -> str:
+        """The first segment of the name."""
+        return self.name.partition("/")[0]
+
+    @property
     def filename(self) -> str:
         """The last segment of the name."""
         return self.name.rpartition("/")[2]
