@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
+
+from .sheet import BLUE, GREEN, GREY, bars, finish, head, line
 
 __all__ = ["plot", "tables"]
 
-GREEN, GREY, BLUE = "#2f855a", "#8a94a3", "#2b6cb0"
 TITLES = {"write": "written in one transaction", "read": "read, rows and texts", "list": "listed, rows alone"}
 LABELS = {
     "TEXT": "TEXT column",
@@ -18,18 +18,17 @@ LABELS = {
     "directory": "directory",
     "stored": "stored_text()",
 }
-Row = Callable[..., None]
 
 
-def tables(found: dict[str, Any], row: Row, head: Row) -> None:
+def tables(found: dict[str, Any]) -> None:
     """Print the time, rate and CPU time of each way."""
     for what, title in TITLES.items():
         head(title, "s", "a second", "s of CPU")
         for name, one in found[what].items():
             seconds = one["wall_ms"] / 1e3
-            row(LABELS[name], f"{seconds:.3g}", f"{one['per_second']:,.0f}", f"{one['cpu_ms'] / 1e3:.2g}")
-        row()
-    row(f"load_stored() is {found['faster']:.1f} times as fast as the loop")
+            line(LABELS[name], f"{seconds:.3g}", f"{one['per_second']:,.0f}", f"{one['cpu_ms'] / 1e3:.2g}")
+        line()
+    line(f"load_stored() is {found['faster']:.1f} times as fast as the loop")
 
 
 def plot(figure: Any, found: dict[str, Any]) -> None:
@@ -39,11 +38,5 @@ def plot(figure: Any, found: dict[str, Any]) -> None:
         names = [*reversed(found[what])]
         values = [found[what][name]["wall_ms"] / 1e3 for name in names]
         colours = [GREY if "TEXT" in name else BLUE if "loop" in name else GREEN for name in names]
-        axes.barh([LABELS[name] for name in names], values, color=colours)
-        for place, value in enumerate(values):
-            axes.text(value + 0.02 * max(values), place, f"{value:.2g}", va="center", fontsize=8)
-        axes.set_xlim(0, max(values) * 1.2)
-        axes.set_title(f"{found['count']:,} texts {title}", fontsize=10)
-        axes.set_xlabel("seconds")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_axisbelow(True)
+        bars(axes, [LABELS[name] for name in names], values, colours, "{:.2g}".format)
+        finish(axes, f"{found['count']:,} texts {title}", "seconds")

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import offload_report, s3_report, serving_report, thumb_report
 from .measure import RESULTS, say
+from .sheet import BLUE, GREEN, GREY, RED, finish, head, line, memory_plot, memory_table
 
 __all__ = ["run"]
 
@@ -24,7 +25,6 @@ NAMES = {
     "sharp": "sharp",
 }
 OURS = ("generate_thumbnail", "render")
-GREEN, GREY, BLUE, RED = "#2f855a", "#8a94a3", "#2b6cb0", "#b5523b"
 
 
 def run(*, plots: bool, tables: bool) -> int:
@@ -45,15 +45,6 @@ def run(*, plots: bool, tables: bool) -> int:
     return missing
 
 
-def _row(*cells: object) -> None:
-    say("| " + " | ".join(str(cell) for cell in cells) + " |")
-
-
-def _head(*cells: str) -> None:
-    _row(*cells)
-    _row("---", *("---:" for _ in cells[1:]))
-
-
 def _draw(name: str, plot: Callable[[Any, dict[str, Any]], None], found: dict[str, Any]) -> None:
     import matplotlib as mpl
 
@@ -70,11 +61,6 @@ def _draw(name: str, plot: Callable[[Any, dict[str, Any]], None], found: dict[st
     say(f"docs/_static/performance-{name}.svg")
 
 
-def _plain(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-
-
 # --- thumbnails ------------------------------------------------------------------------------------------------------
 
 
@@ -84,14 +70,14 @@ def _thumbnails_table(found: dict[str, Any]) -> None:
     say(", ".join(sorted(set(found["versions"].values()))))
     for unit in ("cpu_ms", "ratio"):
         say("")
-        _head("to", *(f"`{NAMES[name]}`" for name in found["versions"]))
+        head("to", *(f"`{NAMES[name]}`" for name in found["versions"]))
         for task in found["tasks"]:
             rows = task["contenders"]
             cells = (
                 f"{rows[name][unit]:.{0 if unit == 'cpu_ms' else 2}f}" if name in rows else "–"
                 for name in found["versions"]
             )
-            _row(f"{task['original']}: {task['width']} px {task['format']}", *cells)
+            line(f"{task['original']}: {task['width']} px {task['format']}", *cells)
 
 
 def _thumbnails_plot(figure: Any, found: dict[str, Any]) -> None:
@@ -115,20 +101,18 @@ def _thumbnails_plot(figure: Any, found: dict[str, Any]) -> None:
                 fontsize=8,
             )
         axes.set_xlim(0, most * 1.12)
-        axes.set_title(f"{task['width']} px {task['format'].upper()}", fontsize=10)
-        axes.set_xlabel("ms CPU")
-        _plain(axes)
+        finish(axes, f"{task['width']} px {task['format'].upper()}", "ms CPU")
 
 
 # --- looks -----------------------------------------------------------------------------------------------------------
 
 
 def _looks_table(found: dict[str, Any]) -> None:
-    _head("width", "shrink", "left to Lanczos", "SSIMULACRA 2", "with half the shrink", "CPU saved")
+    head("width", "shrink", "left to Lanczos", "SSIMULACRA 2", "with half the shrink", "CPU saved")
     for row in found["trials"]:
         by, half = str(row["shrink"]), str(row["shrink"] // 2)
         score, before = (f"{row['srgb'][key]:.1f} ({row['linear'][key]:.1f})" for key in (by, half))
-        _row(row["width"], by, f"{row['left']:.2f} ×", score, before, f"{100 * row['saved']:.0f} %")
+        line(row["width"], by, f"{row['left']:.2f} ×", score, before, f"{100 * row['saved']:.0f} %")
 
 
 def _looks_plot(figure: Any, found: dict[str, Any]) -> None:
@@ -147,10 +131,8 @@ def _looks_plot(figure: Any, found: dict[str, Any]) -> None:
         )
     for axes, title in ((looks, "SSIMULACRA 2, 100 is the reference"), (saved, "CPU saved, %")):
         axes.axvline(1.5, color="black", linewidth=0.8, linestyle=":")
-        axes.set_xlabel("times the width that are left to Lanczos")
-        axes.set_title(title, fontsize=10)
         axes.legend(fontsize=8, frameon=False)
-        _plain(axes)
+        finish(axes, title, "times the width that are left to Lanczos")
     saved.set_ylim(bottom=0)
 
 
@@ -159,27 +141,27 @@ def _looks_plot(figure: Any, found: dict[str, Any]) -> None:
 
 def _sizes_table(found: dict[str, Any]) -> None:
     names = ("one decode", "four calls", "four calls of libvips")
-    _head("original", *names)
+    head("original", *names)
     for table in found["tables"]:
         rows, times = table["contenders"], (1, table["factor"], table["libvips"])
         cells = (f"{rows[name]['cpu_ms']:.0f} ms ({more:.2f} ×)" for name, more in zip(names, times, strict=True))
-        _row(table["label"], *cells)
+        line(table["label"], *cells)
 
 
 def _attach_table(found: dict[str, Any]) -> None:
-    _head("", "insert + file", "insert + durable file", "attach + commit")
+    head("", "insert + file", "insert + durable file", "attach + commit")
     for table in found["tables"]:
         rows: Iterable[dict[str, float]] = table["contenders"].values()
-        _row(
+        line(
             table["label"],
             *(f"{row['cpu_ms']:.1f} ms CPU ({row['ratio']:.2f} ×), {row['wall_ms']:.0f} ms" for row in rows),
         )
 
 
 def _lag_table(found: dict[str, Any]) -> None:
-    _head("lag, ms", "p50", "p99", "max")
+    head("lag, ms", "p50", "p99", "max")
     for name, row in found["lag"].items():
-        _row(name, f"{row['p50']:.2f}", f"{row['p99']:.1f}", f"{row['max']:.1f}")
+        line(name, f"{row['p50']:.2f}", f"{row['p99']:.1f}", f"{row['max']:.1f}")
     say(f"\n{found['per_second']:.1f} thumbnails/s")
 
 
@@ -194,55 +176,37 @@ def _lag_plot(figure: Any, found: dict[str, Any]) -> None:
     axes.set_xlim(left=0)
     axes.set_xticks([0, 0.5, 1, 5, 10, 20, 50], ["0", "0.5", "1", "5", "10", "20", "50"])
     axes.set_yticks([100, 10, 1, 0.1], ["100 %", "10 %", "1 %", "0.1 %"])
-    axes.set_xlabel("ms late")
-    axes.set_title(f"ticks at least so late, {found['count']} thumbnails", fontsize=10)
-    _plain(axes)
-
-
-def _memory_table(found: dict[str, Any]) -> None:
-    _head("", "MB")
-    _row("second quarter", f"{found['second_quarter']:.0f}")
-    _row("last quarter", f"{found['last_quarter']:.0f}")
-
-
-def _memory_plot(figure: Any, found: dict[str, Any]) -> None:
-    figure.set_size_inches(7, 3)
-    axes = figure.subplots()
-    axes.plot(*zip(*found["series"], strict=True), color=GREEN, linewidth=1)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("thumbnails made")
-    axes.set_title("resident memory, MB", fontsize=10)
-    _plain(axes)
+    finish(axes, f"ticks at least so late, {found['count']} thumbnails", "ms late")
 
 
 def _bombs_table(found: dict[str, Any]) -> None:
-    _head("file", "bytes", "ms CPU", "MiB", "answer")
+    head("file", "bytes", "ms CPU", "MiB", "answer")
     for row in found["rows"]:
-        _row(row["file"], f"{row['bytes']:,}", f"{row['cpu_ms']:.1f}", f"{row['mebibytes']:.1f}", row["answer"])
+        line(row["file"], f"{row['bytes']:,}", f"{row['cpu_ms']:.1f}", f"{row['mebibytes']:.1f}", row["answer"])
 
 
 def _isolation_table(found: dict[str, Any]) -> None:
-    _head("", "thread", "process")
+    head("", "thread", "process")
     for name, row in found["work"].items():
-        _row(name, *(f"{cell['cpu_ms']:.2f} ms CPU, {cell['wall_ms']:.2f} ms" for cell in row.values()))
-    _row("three at once", *(f"{value:.0f} a second" for value in found["at_once"].values()))
+        line(name, *(f"{cell['cpu_ms']:.2f} ms CPU, {cell['wall_ms']:.2f} ms" for cell in row.values()))
+    line("three at once", *(f"{value:.0f} a second" for value in found["at_once"].values()))
     say(f"\nstart: {found['start_ms']:.0f} ms; memory: {found['own_mb']:.0f} MB")
 
 
 def _urls_table(found: dict[str, Any]) -> None:
-    _head("page of 50 users", "")
-    _row("statements", found["statements"])
-    _row("reads of the store", found["reads"])
-    _row("the page, ms CPU", f"{found['page']['cpu_ms']:.1f}")
-    _row("find_thumbnail() and locate(), µs", f"{found['one_us']:.0f}")
+    head("page of 50 users", "")
+    line("statements", found["statements"])
+    line("reads of the store", found["reads"])
+    line("the page, ms CPU", f"{found['page']['cpu_ms']:.1f}")
+    line("find_thumbnail() and locate(), µs", f"{found['one_us']:.0f}")
 
 
 def _migration_table(found: dict[str, Any]) -> None:
-    _head("", "rows", "were there", "s", "rows/s", "s of CPU")
+    head("", "rows", "were there", "s", "rows/s", "s of CPU")
     for name in ("naive", "whole", "killed", "resumed"):
         row = found[name]
         rate, cpu = f"{row['rows'] / row['seconds']:,.0f}", "" if row["cpu"] is None else f"{row['cpu']:.1f}"
-        _row(name, f"{row['rows']:,}", f"{row['present']:,}", f"{row['seconds']:.1f}", rate, cpu)
+        line(name, f"{row['rows']:,}", f"{row['present']:,}", f"{row['seconds']:.1f}", rate, cpu)
     say(f"\n{found['faster']:.1f} times; MB in the second quarter and the last: {found['memory']}")
 
 
@@ -259,22 +223,18 @@ def _migration_plot(figure: Any, found: dict[str, Any]) -> None:
             later = series[-1][2]
         if name == "whole":
             memory.plot([row[0] for row in series], [row[3] for row in series], color=colour, linewidth=1)
-    rows.set_xlabel("seconds")
-    rows.set_title("rows that are dealt with", fontsize=10)
     rows.legend(["a loop", "migrate()", "killed half-way", "run again"], frameon=False, fontsize=8)
     memory.set_ylim(bottom=0)
-    memory.set_xlabel("rows")
-    memory.set_title("resident memory, MB", fontsize=10)
-    for axes in (rows, memory):
-        _plain(axes)
+    finish(rows, "rows that are dealt with", "seconds")
+    finish(memory, "resident memory, MB", "rows")
 
 
 def _maintenance_table(found: dict[str, Any]) -> None:
-    _head("", "files", "a second", "s of CPU", "s", "a million: CPU", "MB in the second quarter", "in the last")
+    head("", "files", "a second", "s of CPU", "s", "a million: CPU", "MB in the second quarter", "in the last")
     for name, row in found["works"].items():
         rate, million = f"{row['count'] / row['wall']:,.0f}", f"{row['cpu'] / row['count'] * 1e6:,.0f} s"
         memory = (f"{size:.0f}" for size in row["memory"])
-        _row(name, f"{row['count']:,}", rate, f"{row['cpu']:.1f}", f"{row['wall']:.1f}", million, *memory)
+        line(name, f"{row['count']:,}", rate, f"{row['cpu']:.1f}", f"{row['wall']:.1f}", million, *memory)
 
 
 Plot = Callable[[Any, dict[str, Any]], None]
@@ -286,25 +246,25 @@ REPORTS: dict[str, tuple[Callable[[dict[str, Any]], None], Plot | None]] = {
     "bombs": (_bombs_table, None),
     "isolation": (_isolation_table, None),
     "lag": (_lag_table, _lag_plot),
-    "memory": (_memory_table, _memory_plot),
+    "memory": (memory_table, partial(memory_plot, label="thumbnails made")),
     "urls": (_urls_table, None),
-    "declared.page": (partial(thumb_report.page_table, row=_row, head=_head), None),
-    "declared.deletion": (partial(thumb_report.deletion_table, row=_row, head=_head), None),
-    "thumbserver.hits": (partial(thumb_report.hits_table, row=_row, head=_head), None),
-    "thumbserver.misses": (partial(thumb_report.misses_table, row=_row, head=_head), None),
-    "thumbserver.lag": (partial(thumb_report.lag_table, row=_row, head=_head), None),
-    "thumbserver.memory": (partial(thumb_report.memory_table, row=_row, head=_head), thumb_report.memory_plot),
-    "thumbpeers": (partial(thumb_report.peers_table, row=_row, head=_head), None),
-    "serving.small": (partial(serving_report.table, row=_row, head=_head), serving_report.plot),
-    "serving.medium": (partial(serving_report.table, row=_row, head=_head), serving_report.plot),
-    "serving.large": (partial(serving_report.table, row=_row, head=_head), serving_report.plot),
-    "serving.unchanged": (partial(serving_report.table, row=_row, head=_head), None),
-    "serving.overhead": (partial(serving_report.overhead_table, row=_row, head=_head), None),
-    "serving.cold": (partial(serving_report.cold_table, row=_row, head=_head), None),
-    "offload": (partial(offload_report.tables, row=_row, head=_head), offload_report.plot),
-    "s3.small": (partial(s3_report.requests_tables, row=_row, head=_head), s3_report.requests_plot),
-    "s3.large": (partial(s3_report.requests_tables, row=_row, head=_head), s3_report.requests_plot),
-    "s3.limits": (partial(s3_report.limits_tables, row=_row, head=_head), None),
+    "declared.page": (thumb_report.page_table, None),
+    "declared.deletion": (thumb_report.deletion_table, None),
+    "thumbserver.hits": (thumb_report.hits_table, None),
+    "thumbserver.misses": (thumb_report.misses_table, None),
+    "thumbserver.lag": (thumb_report.lag_table, None),
+    "thumbserver.memory": (memory_table, partial(memory_plot, label="requests, a fifth of them for missing files")),
+    "thumbpeers": (thumb_report.peers_table, None),
+    "serving.small": (serving_report.table, serving_report.plot),
+    "serving.medium": (serving_report.table, serving_report.plot),
+    "serving.large": (serving_report.table, serving_report.plot),
+    "serving.unchanged": (serving_report.table, None),
+    "serving.overhead": (serving_report.overhead_table, None),
+    "serving.cold": (serving_report.cold_table, None),
+    "offload": (offload_report.tables, offload_report.plot),
+    "s3.small": (s3_report.requests_tables, s3_report.requests_plot),
+    "s3.large": (s3_report.requests_tables, s3_report.requests_plot),
+    "s3.limits": (s3_report.limits_tables, None),
     "migration.disk": (_migration_table, None),
     "migration.s3": (_migration_table, _migration_plot),
     "maintenance.sweep": (_maintenance_table, None),

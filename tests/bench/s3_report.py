@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
+
+from .sheet import BLUE, GREEN, GREY, finish, head, line
 
 __all__ = ["limits_tables", "requests_plot", "requests_tables"]
 
 OURS = "aioimageattach"
-GREEN, GREY, BLUE = "#2f855a", "#8a94a3", "#2b6cb0"
-Row = Callable[..., None]
 
 
 def _label(table: dict[str, Any]) -> str:
@@ -18,7 +17,7 @@ def _label(table: dict[str, Any]) -> str:
     return f"{table['operation'].upper()} {size}, {table['concurrency']}"
 
 
-def requests_tables(found: dict[str, Any], row: Row, head: Row) -> None:
+def requests_tables(found: dict[str, Any]) -> None:
     """Print the CPU time and rate of each client, by operation."""
     names = list(found["versions"])
     head("", *names)
@@ -28,30 +27,30 @@ def requests_tables(found: dict[str, Any], row: Row, head: Row) -> None:
             f"{peers[name]['ratio']:.2f} ({1e3 * peers[name]['cpu_ms']:,.0f})" if name in peers else "–"
             for name in names
         )
-        row(_label(table), *cells)
-    row()
+        line(_label(table), *cells)
+    line()
     head("a second", *names)
     for table in found["tables"]:
         peers = table["peers"]
-        row(_label(table), *(f"{peers[name]['per_second']:,.0f}" if name in peers else "–" for name in names))
+        line(_label(table), *(f"{peers[name]['per_second']:,.0f}" if name in peers else "–" for name in names))
 
 
-def limits_tables(found: dict[str, Any], row: Row, head: Row) -> None:
+def limits_tables(found: dict[str, Any]) -> None:
     """Print memory, delays and signed URLs."""
     columns = ("bytes_before", "bytes_peak", "file_before", "file_peak")
     head("MB", *columns)
     for name, sizes in found["memory"].items():
         if sizes:
-            row(name, *(f"{sizes[column]:.0f}" for column in columns))
-    row()
+            line(name, *(f"{sizes[column]:.0f}" for column in columns))
+    line()
     names = list(found["lag"][0]["peers"])
     head("lag, ms", *names)
     for table in found["lag"]:
-        row(_label(table), *(f"{table['peers'][name]:.1f}" for name in names))
-    row()
+        line(_label(table), *(f"{table['peers'][name]:.1f}" for name in names))
+    line()
     head("a URL", "µs")
     for name, microseconds in found["urls"].items():
-        row(name, f"{microseconds:.1f}")
+        line(name, f"{microseconds:.1f}")
 
 
 def requests_plot(figure: Any, found: dict[str, Any]) -> None:
@@ -67,7 +66,4 @@ def requests_plot(figure: Any, found: dict[str, Any]) -> None:
         for place, value in enumerate(values):
             axes.text(min(value, most) + 0.06, place, f"{value:.2f}", va="center", fontsize=8)
         axes.set_xlim(0, most * 1.25)
-        axes.set_title(_label(table).partition(",")[0], fontsize=10)
-        axes.set_xlabel("times the CPU of aiohttp")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_axisbelow(True)
+        finish(axes, _label(table).partition(",")[0], "times the CPU of aiohttp")
