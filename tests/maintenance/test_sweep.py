@@ -28,7 +28,7 @@ from tests.faults import stores
 from tests.faults.rig import Rig
 from tests.maintenance.conftest import DAY, AgedStore, Place, place_of, row
 from tests.maintenance.models import Base, User, UserPicture
-from tests.testing.test_contract import ThirdPartyStore
+from tests.stores.plain import PlainStore
 
 NOW = timedelta(0)
 
@@ -769,4 +769,4 @@ async def test_arguments(place: Place, options: dict[str, Any], error: Any, word
 async def test_a_store_without_names(place: Place) -> None:
     """A store that is not a ``KeyedStore`` is refused, because it cannot be listed."""
     with pytest.raises(DeclarationError, match="store: expected a KeyedStore, which can be listed"):
-        sweep(place.sessions, Base, ThirdPartyStore())
+        sweep(place.sessions, Base, PlainStore())

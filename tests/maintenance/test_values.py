@@ -20,7 +20,7 @@ from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import assert_consistent
 from tests.databases import Database
 from tests.entity.models import started
-from tests.testing.test_contract import ThirdPartyStore
+from tests.stores.plain import PlainStore
 
 NOW = timedelta(0)
 
@@ -126,7 +126,7 @@ async def test_values_without_a_valid_name_are_reported(
 
 async def test_a_store_without_names(sessions: async_sessionmaker[AsyncSession]) -> None:
     """A store that is not a ``KeyedStore`` is rejected, because it cannot contain offloaded values."""
-    mismatches = [mismatch async for mismatch in verify(sessions, Article, ThirdPartyStore())]
+    mismatches = [mismatch async for mismatch in verify(sessions, Article, PlainStore())]
     assert {mismatch.problem for mismatch in mismatches} == {"unreadable"}
     assert isinstance(mismatches[0].error, DeclarationError)
     assert "expected a KeyedStore, which can have a file named 'article." in str(mismatches[0].error)

@@ -38,7 +38,7 @@ from aioimageattach.testing import FaultyStore
 from tests import photos
 from tests.maintenance.conftest import Place
 from tests.maintenance.models import Base, Post, PostPhoto, User, UserPicture
-from tests.testing.test_contract import ThirdPartyStore
+from tests.stores.plain import PlainStore
 
 BLOB = b"blob"
 DIGEST = hashlib.sha256(BLOB).hexdigest()
@@ -184,7 +184,7 @@ async def test_a_large_file_is_hashed(place: Place) -> None:
 
 async def test_a_store_without_names(place: Place) -> None:
     """Files in a store that is not a ``KeyedStore`` are read, because it reports no sizes."""
-    store = ThirdPartyStore()
+    store = PlainStore()
     key = await place.file()
     await place.row(key, byte_size=len(BLOB), sha256=DIGEST)
     [mismatch] = [one async for one in verify(place.sessions, Base, store)]

@@ -12,7 +12,7 @@ from aioimageattach.testing import assert_consistent
 from tests.databases import Database
 from tests.maintenance.conftest import Place, place_of
 from tests.maintenance.models import Base, User, UserPicture
-from tests.testing.test_contract import ThirdPartyStore
+from tests.stores.plain import PlainStore
 
 
 @pytest.fixture
@@ -75,4 +75,4 @@ async def test_a_row_with_a_damaged_reference(place: Place) -> None:
 async def test_a_store_without_names(place: Place) -> None:
     """A store that is not a ``KeyedStore`` is rejected."""
     with pytest.raises(DeclarationError, match="assert_consistent: expected a KeyedStore"):
-        await assert_consistent(place.sessions, Base, ThirdPartyStore())
+        await assert_consistent(place.sessions, Base, PlainStore())

@@ -14,7 +14,7 @@ from aioimageattach.store import Store
 from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.testing import FaultyStore, StoreContract
-from tests.testing.test_contract import ThirdPartyStore
+from tests.stores.plain import PlainStore
 
 
 class TestFaultyStore(StoreContract):
@@ -32,7 +32,7 @@ class TestPlainFaultyStore(StoreContract):
     @pytest.fixture
     def store(self) -> Store:
         """A faulty store that wraps a store with only four methods."""
-        return FaultyStore.plain(ThirdPartyStore())
+        return FaultyStore.plain(PlainStore())
 
 
 async def call(store: FaultyStore, method: str, name: str) -> Any:
@@ -161,7 +161,7 @@ async def test_an_action_runs_at_a_call() -> None:
 
 async def test_faults_in_a_store_without_names() -> None:
     """In a store that is not a ``KeyedStore``, rules match revisions."""
-    inner = ThirdPartyStore()
+    inner = PlainStore()
     store = FaultyStore.plain(inner)
     key = ImageKey("x", 1, 2, 3, "image/png", store.make_revision())
     store.fail("put", at=1, name=lambda name: name == key.revision)
