@@ -10,13 +10,15 @@ from typing import Literal
 
 from sqlalchemy import URL
 
+from tests.servers.listener import BIND, Listener
+
 Fault = Literal["lose the reply", "swallow", "delay the reply"]
 
 _COMMIT = re.compile(rb"(?<!AUTO)COMMIT", re.IGNORECASE)  # asyncmy starts with SET AUTOCOMMIT
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
-class Proxy:
+class Proxy(Listener):
     """Forwards everything until a fault is set, which affects the next COMMIT.
 
     Attributes:
@@ -33,28 +35,15 @@ class Proxy:
         self.go = asyncio.Event()
         self._waiting = False
         self._target = ("", 0)
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def before(self, url: URL) -> AsyncIterator[URL]:
         """Start a proxy for the database at a URL, and yield the URL of the proxy."""
-        self._target = (url.host or "127.0.0.1", url.port or _PORTS[url.get_backend_name()])
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        try:
-            yield url.set(host="127.0.0.1", port=port)
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await server.wait_closed()
+        self._target = (url.host or BIND, url.port or _PORTS[url.get_backend_name()])
+        async with self:
+            yield url.set(host=BIND, port=self.port)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         database, to_database = await asyncio.open_connection(*self._target)
         ways = [
             asyncio.create_task(self._upstream(reader, to_database)),

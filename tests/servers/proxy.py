@@ -6,10 +6,8 @@ import asyncio
 import socket
 import struct
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
-BIND = "127.0.0.1"
+from tests.servers.listener import BIND, Listener
 
 
 @dataclass
@@ -39,38 +37,14 @@ class _Connection:
 
 
 @dataclass
-class Proxy:
+class Proxy(Listener):
     """Forwards connections to a port, one plan for each; further connections are forwarded unchanged."""
 
     target: int
     plans: list[Plan] = field(default_factory=list)
     connections: list[_Connection] = field(default_factory=list)
-    port: int = 0
-
-    async def __aenter__(self) -> Self:
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._serve, BIND, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    @property
-    def url(self) -> str:
-        """The URL of the proxy."""
-        return f"http://{BIND}:{self.port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         plan = self.plans.pop(0) if self.plans else Plan()
         connection = _Connection(plan)
         self.connections.append(connection)
@@ -88,7 +62,6 @@ class Proxy:
             reset = plan.reset_up_after is not None or plan.reset_down_after is not None
             for end in (writer, up_writer):
                 _end(end, reset=reset)
-            self._tasks.discard(task)
 
     async def _upwards(
         self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

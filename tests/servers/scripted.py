@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
-BIND = "127.0.0.1"
+from tests.servers.listener import Listener
 
 
 @dataclass(frozen=True)
@@ -88,38 +86,14 @@ def error(status: int, code: str, message: str = "no", *, inside: str = "", **he
 
 
 @dataclass
-class Scripted:
+class Scripted(Listener):
     """Sends one reply per request in order, and repeats the last one."""
 
     replies: list[Reply]
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
-    port: int = 0
-
-    async def __aenter__(self) -> Self:
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._serve, BIND, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    @property
-    def url(self) -> str:
-        """The URL of the server."""
-        return f"http://{BIND}:{self.port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.connections += 1
         try:
             while not writer.is_closing() and (request := await self._read(reader)) is not None:
@@ -130,7 +104,6 @@ class Scripted:
             pass
         finally:
             writer.close()
-            self._tasks.discard(task)
 
     @staticmethod
     async def _read(reader: asyncio.StreamReader) -> Request | None:
