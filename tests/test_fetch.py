@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from aioimageattach.context import bind_store
 from aioimageattach.exc import (
     DeclarationError,
     FetchError,
@@ -27,7 +25,7 @@ from aioimageattach.fetch import Address, _is_public, fetch
 from aioimageattach.stores import MemoryStore
 from tests import photos
 from tests.databases import Database
-from tests.entity.models import Base, User
+from tests.entity.models import Base, User, started
 
 HERE = ip_address("127.0.0.1")
 
@@ -177,9 +175,7 @@ async def test_a_refused_connection() -> None:
 
 async def test_a_picture_is_attached(server: Server, sqlite_database: Database) -> None:
     """A picture within the limits of the image class is attached; any other file is refused and changes nothing."""
-    await sqlite_database.create(Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
-    bind_store(sessions, MemoryStore())
+    sessions = await started(sqlite_database, Base.metadata, MemoryStore(), expire_on_commit=False)
     async with sessions.begin() as session:
         session.add(user := User(id=1))
         image = await user.picture.from_url(f"{server.url}/a.png", is_allowed=is_here)

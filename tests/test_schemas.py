@@ -22,6 +22,7 @@ from aioimageattach.store import Store
 from aioimageattach.stores import MemoryStore
 from tests.databases import Database
 from tests.entity import test_markup as markup
+from tests.entity.models import started
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -73,9 +74,9 @@ class ShopOut(BaseModel):
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> Sessions:
     """Sessions with a bound store, and two shops, one of which has images."""
-    await sqlite_database.create(Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
-    bind_store(sessions, MemoryStore("https://example.com/"))
+    sessions = await started(
+        sqlite_database, Base.metadata, MemoryStore("https://example.com/"), expire_on_commit=False
+    )
     async with sessions.begin() as session:
         session.add_all([shop := Shop(id=1), Shop(id=2)])
         await shop.sign.from_blob(png(30, 20))
@@ -208,8 +209,7 @@ def test_other_values_are_validated() -> None:
 async def test_a_picture_contains_its_thumbnails(sqlite_database: Database) -> None:
     """The result has the URLs and sizes of the thumbnails and the colour, but no URL of the original."""
     store = MemoryStore()
-    await sqlite_database.create(markup.Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    sessions = await started(sqlite_database, markup.Base.metadata, expire_on_commit=False)
     bind_store(sessions, store, thumbnails=markup.Links(store))
     product = await markup.attached(sessions)
 

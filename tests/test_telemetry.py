@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aioimageattach import ThumbnailWorker, _telemetry, bind_store
+from aioimageattach import ThumbnailWorker, _telemetry
 from aioimageattach._declared.maker import Original
 from aioimageattach._telemetry import REQUESTS, WAIT, Counter, Operation, Timer, log_fields
 from aioimageattach.exc import StoreFileNotFoundError, UnreadableImageError, UnsupportedImageError
@@ -322,8 +322,7 @@ async def test_refused_requests_are_counted(observed: Observed) -> None:
 async def test_jobs_are_measured(observed: Observed, sqlite_database: Database, tmp_path: Path) -> None:
     """The wait and the duration of jobs for committed images, and the number of dropped jobs, are measured."""
     store = FileSystemStore(tmp_path, "/", fsync=False)
-    sessions = await started(sqlite_database, worker.Base.metadata)
-    bind_store(sessions, store)
+    sessions = await started(sqlite_database, worker.Base.metadata, store)
     async with ThumbnailWorker(store, [worker.Cover], sessions=sessions, max_waiting=2) as thumbnails:
         async with sessions.begin() as session:
             for number in range(5):

@@ -22,7 +22,6 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from aioimageattach import bind_store
 from aioimageattach.entity import FocalPoint, Image, Placeholder, image_attachment
 from aioimageattach.exc import NoOriginalError
 from aioimageattach.offload import StoredText, stored_text
@@ -77,8 +76,7 @@ class Portrait(Base, Image, FocalPoint, Placeholder):
 @pytest.fixture
 async def people(sqlite_database: Database, store: CountingStore) -> Sessions:
     """Sessions, and a person without a portrait."""
-    sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)
-    bind_store(sessions, store)
+    sessions = await started(sqlite_database, Base.metadata, store, expire_on_commit=False)
     async with sessions.begin() as session:
         session.add(Person(id=1))
     return sessions
@@ -267,8 +265,7 @@ async def test_a_not_null_unique_column(sqlite_database: Database, store: Counti
         code: Mapped[str] = mapped_column(unique=True)
 
     assert Picture.__mapper__
-    sessions = await started(sqlite_database, Own.metadata)
-    bind_store(sessions, store)
+    sessions = await started(sqlite_database, Own.metadata, store)
     async with sessions() as session:
         session.add(owner := Owner(id=1))
         await owner.picture.from_blob(BLOB, extra_kwargs={"code": "x"})

@@ -9,11 +9,11 @@ from sqlalchemy import ForeignKey, String, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, Placeholder, ThumbnailMarks, image_attachment
 from aioimageattach.exc import NotLoadedError
 from aioimageattach.stores import MemoryStore
 from tests.databases import Database
+from tests.entity.models import started
 
 PNG = "image/png"
 Sessions = async_sessionmaker[AsyncSession]
@@ -78,10 +78,7 @@ async def store() -> MemoryStore:
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: MemoryStore) -> Sessions:
     """Sessions with the store bound to them."""
-    await sqlite_database.create(Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
-    bind_store(sessions, store)
-    return sessions
+    return await started(sqlite_database, Base.metadata, store, expire_on_commit=False)
 
 
 def values(revision: str | None = None, **more: Any) -> dict[str, Any]:
@@ -126,8 +123,7 @@ async def test_a_row_without_attachment_whose_name_depends_on_its_owner(sessions
 
 async def test_a_changed_identifier_without_a_store(sqlite_database: Database) -> None:
     """If the store is unknown, a change of ``object_id`` is accepted: built-in stores do not use it in names."""
-    await sqlite_database.create(Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine())
+    sessions = await started(sqlite_database, Base.metadata)
     async with sessions() as session, session.begin():
         await session.execute(insert(Ticket.__table__), [values("a" * 26, id=1, number=7)])
     async with sessions() as session, session.begin():

@@ -20,6 +20,7 @@ from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore, OverlayStore
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
+from tests.entity.models import started
 from tests.photos import photo
 from tests.thumbnails.models import names
 from tests.thumbnails.test_server import BASE, Site, is_refused
@@ -104,8 +105,7 @@ KINDS = {
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> Sessions:
     """Sessions on SQLite."""
-    await sqlite_database.create(Base.metadata)
-    return async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    return await started(sqlite_database, Base.metadata, expire_on_commit=False)
 
 
 async def attach(sessions: Sessions, kind: str, **values: Any) -> Any:

@@ -140,8 +140,7 @@ async def test_old_thumbnails(
     mimetype: str, thumbnail: str, allowed: bool, sqlite_database: Database, store: CountingStore
 ) -> None:
     """Thumbnails of SQLAlchemy-ImageAttach, without a variant, are found regardless of the allowed types."""
-    sessions = await started(sqlite_database, Base.metadata)
-    bind_store(sessions, store)
+    sessions = await started(sqlite_database, Base.metadata, store)
     now = datetime(2015, 6, 1, tzinfo=UTC)
     async with sessions.begin() as session:
         session.add(Company(id=1))

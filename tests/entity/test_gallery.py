@@ -68,8 +68,7 @@ class FewPhoto(Base, Image):
 @pytest.fixture
 async def albums(database: Database, store: CountingStore) -> Sessions:
     """Sessions on each database, with an album."""
-    sessions = await started(database, Base.metadata, expire_on_commit=False)
-    bind_store(sessions, store)
+    sessions = await started(database, Base.metadata, store, expire_on_commit=False)
     async with sessions.begin() as session:
         session.add(Album(id=1))
     return sessions
@@ -432,8 +431,7 @@ async def test_other_forms_of_order_by(order: Callable[[Any], Any], sqlite_datab
         photo_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
         position: Mapped[int]
 
-    sessions = await started(sqlite_database, Own.metadata, expire_on_commit=False)
-    bind_store(sessions, CountingStore())
+    sessions = await started(sqlite_database, Own.metadata, CountingStore(), expire_on_commit=False)
     async with sessions.begin() as session:
         session.add(owner := Owner(id=1))
         for _ in range(2):
@@ -503,8 +501,7 @@ async def test_positions_of_joined_tables(database: Database) -> None:
         variant: Mapped[str] = mapped_column(String(32), primary_key=True)
         position: Mapped[int | None] = mapped_column(unique=True)
 
-    sessions = await started(database, Own.metadata, expire_on_commit=False)
-    bind_store(sessions, CountingStore())
+    sessions = await started(database, Own.metadata, CountingStore(), expire_on_commit=False)
     async with sessions.begin() as session:
         session.add(Owner(id=1))
         await session.flush()

@@ -62,9 +62,7 @@ class DrawingPicture(Base, Image):
 
 @pytest.fixture
 async def drawings(sqlite_database: Database, store: CountingStore) -> Sessions:
-    sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)
-    bind_store(sessions, store)
-    return sessions
+    return await started(sqlite_database, Base.metadata, store, expire_on_commit=False)
 
 
 @pytest.fixture
@@ -788,8 +786,7 @@ async def test_get_or_generate_if_the_database_rejects_the_row(sqlite_database: 
         owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
         caption: Mapped[str] = mapped_column(unique=True)
 
-    sessions = await started(sqlite_database, Base.metadata)
-    bind_store(sessions, store)
+    sessions = await started(sqlite_database, Base.metadata, store)
     async with sessions() as session, session.begin():
         owner = Owner(id=1)
         session.add(owner)
@@ -813,8 +810,7 @@ async def test_a_picture_is_deleted_once(session: AsyncSession, store: CountingS
 
 async def test_get_or_generate_for_a_deleted_owner(database: Database, store: CountingStore) -> None:
     """If the owner was deleted meanwhile, no row is found, and the database's error is raised."""
-    sessions = await started(database, Models.metadata, expire_on_commit=False)
-    bind_store(sessions, store)
+    sessions = await started(database, Models.metadata, store, expire_on_commit=False)
     async with sessions() as session, session.begin():
         user = User(id=1)
         session.add(user)

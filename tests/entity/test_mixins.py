@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, defer, mapped_column, selectinload
 from sqlmodel import Field, SQLModel
 
-from aioimageattach import CropBox, FocalPoint, Image, ImageLimits, Placeholder, Recipe, bind_store, image_attachment
+from aioimageattach import CropBox, FocalPoint, Image, ImageLimits, Placeholder, Recipe, image_attachment
 from aioimageattach.exc import (
     DeclarationError,
     ImageProportionsError,
@@ -340,8 +340,7 @@ async def test_mixins_work_with_dataclasses_and_sqlmodel(
     owner_class: Any, metadata: Any, sqlite_database: Database, store: CountingStore
 ) -> None:
     """The columns are mapped, and are not arguments of a constructor."""
-    sessions = await started(sqlite_database, metadata, expire_on_commit=False)
-    bind_store(sessions, store)
+    sessions = await started(sqlite_database, metadata, store, expire_on_commit=False)
     async with sessions.begin() as session:
         session.add(owner := owner_class())
         original = await owner.picture.from_blob(BLOB)

@@ -9,7 +9,6 @@ from sqlalchemy import ForeignKey, select
 from sqlalchemy.ext.asyncio import AsyncAttrs, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column, noload, raiseload, relationship
 
-from aioimageattach import bind_store
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import NotLoadedError
 from tests import photos
@@ -53,8 +52,7 @@ class Friend(Base):
 @pytest.fixture
 async def people(sqlite_database: Database, store: CountingStore) -> Sessions:
     """Sessions with SQLAlchemy's defaults, and a person with a portrait."""
-    sessions = await started(sqlite_database, Base.metadata)
-    bind_store(sessions, store)
+    sessions = await started(sqlite_database, Base.metadata, store)
     async with sessions.begin() as session:
         session.add(person := Person(id=1))
         await person.portrait.from_blob(BLOB)

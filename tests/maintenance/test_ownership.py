@@ -22,6 +22,7 @@ from aioimageattach.offload import StoredText, stored_text
 from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import FaultyStore
 from tests.databases import Database
+from tests.entity.models import started
 from tests.maintenance.conftest import AgedStore, Place, place_of, role_on, row
 from tests.maintenance.models import Base, User, UserPicture
 
@@ -93,8 +94,7 @@ async def test_two_applications_in_one_bucket(postgresql: Database, servers: Any
     await aged.fill(place.engine, 12)
     await sweep(place.sessions, Base, aged.store, delete=True).execute()
     other: Database = servers.database("aiosqlite", tmp_path)
-    await other.create(Base.metadata)
-    sessions = async_sessionmaker(other.engine())
+    sessions = await started(other, Base.metadata)
     async with sessions.begin() as session:
         await session.execute(insert(User), [{"id": 1}])
         await session.execute(insert(UserPicture.__table__), [row(1, aged.picture())])

@@ -20,6 +20,7 @@ from aioimageattach.migration import migrate
 from aioimageattach.offload import StoredText, stored_text
 from aioimageattach.stores import MemoryStore
 from tests.databases import Database
+from tests.entity.models import started
 from tests.maintenance.conftest import AgedStore, Place, names_in, row
 from tests.maintenance.models import Base, Post, PostPhoto, User, UserPicture
 
@@ -56,9 +57,7 @@ class OddNote(OddBase):
 async def odd_rows(database: Database, count: int, *, revised: bool) -> tuple[Sessions, AgedStore]:
     """Commit four images and two notes per number, with their files."""
     aged = AgedStore()
-    await database.create(OddBase.metadata)
-    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
-    bind_store(sessions, aged.store)
+    sessions = await started(database, OddBase.metadata, aged.store, expire_on_commit=False)
     rows = []
     for number in range(count):
         for kind in ("portrait", "banner"):

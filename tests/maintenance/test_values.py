@@ -10,7 +10,6 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from aioimageattach import bind_store
 from aioimageattach._inventory import kinds
 from aioimageattach.exc import DamagedValueError, DeclarationError, MigrationError, StoreFileNotFoundError
 from aioimageattach.maintenance import Mismatch, sweep, verify
@@ -47,8 +46,7 @@ def store() -> MemoryStore:
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: MemoryStore) -> async_sessionmaker[AsyncSession]:
     """Sessions with ten articles, one of which has no text, and one a note that is stored inline."""
-    sessions = await started(sqlite_database, Base.metadata)
-    bind_store(sessions, store)
+    sessions = await started(sqlite_database, Base.metadata, store)
     async with sessions.begin() as session:
         session.add_all(Article(id=n, body=f"the body {n} " * 50, note=f"a note that is long {n}") for n in range(8))
         session.add_all([Article(id=8), Article(id=9, note="short")])

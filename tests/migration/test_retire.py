@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from aioimageattach.exc import StoreFileMismatchError, StoreFileNotFoundError, StoreMissingError, StoreUnavailableError
 from aioimageattach.migration import migrate, retire
 from aioimageattach.stores import MemoryStore, MirrorStore
 from aioimageattach.testing import FaultyStore
 from tests.databases import Database
+from tests.entity.models import started
 from tests.migration.models import Base, add_users, contents, counted, tables
 from tests.migration.test_stores import Base as ArticleBase
 from tests.migration.test_stores import write
@@ -46,8 +46,7 @@ async def test_copies_are_removed(sqlite_database: Database) -> None:
 @pytest.mark.parametrize("deep", [False, True])
 async def test_copies_of_values_are_removed(sqlite_database: Database, deep: bool) -> None:
     """Copies of offloaded values are removed; with ``deep``, altered files in the new store are detected."""
-    await sqlite_database.create(ArticleBase.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    sessions = await started(sqlite_database, ArticleBase.metadata, expire_on_commit=False)
     old, new = MemoryStore(), MemoryStore()
     await write(sessions, old)
     await migrate(sessions, ArticleBase, old, new).execute()

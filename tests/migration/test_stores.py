@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import ForeignKey, select
-from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach.entity import Image, image_attachment
@@ -22,6 +21,7 @@ from aioimageattach.stores import MemoryStore, MirrorStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.fs._paths import SIDE_PREFIX
 from tests.databases import Database
+from tests.entity.models import started
 from tests.migration import models
 from tests.migration.models import Post, Sessions, UserPicture, add_users, contents, counted, tables
 
@@ -93,8 +93,7 @@ async def write(sessions: Sessions, store: KeyedStore) -> None:
 @pytest.mark.parametrize("deep", [False, True])
 async def test_offloaded_values(database: Database, tmp_path: Path, deep: bool) -> None:
     """A file that two rows name is copied once; inline values and orphans are not copied."""
-    await database.create(Base.metadata)
-    sessions: Sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
+    sessions = await started(database, Base.metadata, expire_on_commit=False)
     source, destination = MemoryStore(), FileSystemStore(tmp_path / "files", "/", fsync=False)
     await write(sessions, source)
     before = await contents(source)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from aioimageattach.context import bind_store
 from tests.databases import Database
+from tests.entity.models import started
 from tests.faults.stores import FaultyStore
 from tests.offload.models import Base
 
@@ -32,7 +32,4 @@ async def each_sessions(database: Database, store: FaultyStore) -> Sessions:
 
 
 async def sessions_of(database: Database, store: FaultyStore) -> Sessions:
-    await database.create(Base.metadata)
-    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
-    bind_store(sessions, store)
-    return sessions
+    return await started(database, Base.metadata, store, expire_on_commit=False)

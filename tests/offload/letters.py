@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from sqlalchemy import String
-from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from aioimageattach.context import bind_store
 from aioimageattach.offload import StoredFile, stored_file
 from aioimageattach.store import KeyedStore
 from tests.databases import Database
+from tests.entity.models import started
 from tests.offload.conftest import Sessions
 
 PDF = b"%PDF-1.7 " + bytes(range(256)) * 40
@@ -30,10 +29,7 @@ class Letter(Base):
 
 
 async def prepared(database: Database, store: KeyedStore) -> Sessions:
-    await database.create(Base.metadata)
-    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
-    bind_store(sessions, store)
-    return sessions
+    return await started(database, Base.metadata, store, expire_on_commit=False)
 
 
 async def scan_of(sessions: Sessions, number: int = 1) -> StoredFile:

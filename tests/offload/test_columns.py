@@ -20,7 +20,7 @@ from sqlalchemy import (
     inspect,
     select,
 )
-from sqlalchemy.ext.asyncio import AsyncAttrs, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -37,7 +37,6 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlmodel import Field, SQLModel
 
-from aioimageattach.context import bind_store
 from aioimageattach.exc import DeclarationError, NotLoadedError
 from aioimageattach.offload import (
     Stored,
@@ -51,6 +50,7 @@ from aioimageattach.offload import (
 )
 from aioimageattach.stores import MemoryStore
 from tests.databases import Database
+from tests.entity.models import started
 from tests.faults.stores import FaultyStore
 from tests.offload.conftest import Sessions
 
@@ -187,10 +187,7 @@ class Unhashable(Remarkable, Base):
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
     """Sessions on SQLite, with the tables and the store."""
-    await sqlite_database.create(Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
-    bind_store(sessions, store)
-    return sessions
+    return await started(sqlite_database, Base.metadata, store, expire_on_commit=False)
 
 
 def make_note() -> Note:
@@ -391,9 +388,7 @@ class Digest(Union):
 
 async def test_unions_and_queries(sqlite_database: Database, store: FaultyStore) -> None:
     """Rows of several tables in one result use their own columns; a class over a query reads its table's."""
-    await sqlite_database.create(Union.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine())
-    bind_store(sessions, store)
+    sessions = await started(sqlite_database, Union.metadata, store)
     async with sessions() as session, session.begin():
         session.add_all([Bill(id=1, body="bill"), Offer(id=1, body="offer")])
     async with sessions() as session, session.begin():

@@ -16,12 +16,10 @@ from aiohttp import ClientSession, FormData, web
 from aiohttp.test_utils import TestServer
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy import MetaData, String, select, text
-from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 from sqlmodel import Field, SQLModel
 from starlette.datastructures import Headers, UploadFile
 
-from aioimageattach.context import bind_store
 from aioimageattach.exc import (
     DamagedValueError,
     DeclarationError,
@@ -43,6 +41,7 @@ from aioimageattach.offload import (
     stored_file,
 )
 from tests.databases import Database
+from tests.entity.models import started
 from tests.faults.stores import FaultyStore, fails
 from tests.offload.conftest import Sessions
 from tests.offload.letters import PDF, Letter, attach, prepared, scan_of
@@ -440,9 +439,7 @@ async def test_sqlmodel(sqlite_database: Database, store: FaultyStore) -> None:
         id: int | None = Field(default=None, primary_key=True)
         scan: StoredFile | None = Field(default=None, sa_column=stored_file(name="scan").column)  # type: ignore[attr-defined]
 
-    await sqlite_database.create(Receipt.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
-    bind_store(sessions, store)
+    sessions = await started(sqlite_database, Receipt.metadata, store, expire_on_commit=False)
     async with sessions() as session, session.begin():
         session.add(Receipt(id=1, scan=await StoredFile.from_blob(PDF, filename="a.pdf")))
     async with sessions() as session:

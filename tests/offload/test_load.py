@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from aioimageattach.context import bind_store
 from aioimageattach.exc import DeclarationError, NotLoadedError, StoreUnavailableError
 from aioimageattach.offload import Stored, StoredBinary, StoredText, load_stored, stored, stored_binary, stored_text
 from tests.databases import Database
+from tests.entity.models import started
 from tests.faults.stores import FaultyStore
 from tests.offload.conftest import Sessions
 
@@ -56,10 +55,7 @@ class Tape(Base):
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
     """Sessions on SQLite, with the tables and the store."""
-    await sqlite_database.create(Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
-    bind_store(sessions, store)
-    return sessions
+    return await started(sqlite_database, Base.metadata, store, expire_on_commit=False)
 
 
 async def test_large_values_are_processed_in_threads(sessions: Sessions) -> None:

@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach._inventory import StoredKind, kinds, references
-from aioimageattach.context import bind_store
 from aioimageattach.exc import DamagedValueError, TransactionExpiredError
 from aioimageattach.key import make_revision
 from aioimageattach.maintenance import sweep, verify
@@ -59,8 +58,7 @@ class Poem(Work):
 
 async def library(database: Database, store: KeyedStore) -> async_sessionmaker[AsyncSession]:
     """Three works, with six files and two texts in rows."""
-    sessions = await started(database, Base.metadata)
-    bind_store(sessions, store)
+    sessions = await started(database, Base.metadata, store)
     async with sessions() as session, session.begin():
         session.add(Work(id=1, body="the work " * 9, note="short"))
         session.add(Novel(id=2, body="the novel " * 9, note="a note that is long", blurb="blurb"))

@@ -18,6 +18,7 @@ from aioimageattach.store import KeyedStore
 from aioimageattach.stores import RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
+from tests.entity.models import started
 from tests.faults.stores import FaultyStore, fails
 from tests.offload.conftest import Sessions
 from tests.offload.models import Article, Base, Part
@@ -54,9 +55,7 @@ async def names(store: KeyedStore) -> set[str]:
 
 async def test_each_store(sqlite_database: Database, real_store: KeyedStore) -> None:
     """A value is written, listed, loaded concurrently, streamed, replaced, rolled back and deleted."""
-    await sqlite_database.create(Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
-    bind_store(sessions, real_store)
+    sessions = await started(sqlite_database, Base.metadata, real_store, expire_on_commit=False)
     async with sessions() as session, session.begin():
         session.add(Article(id=1, **VALUES))
     before = await names(real_store)
@@ -84,9 +83,7 @@ async def test_each_store(sqlite_database: Database, real_store: KeyedStore) -> 
 
 async def test_a_lost_file(sqlite_database: Database, real_store: KeyedStore) -> None:
     """Each store raises the same error."""
-    await sqlite_database.create(Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
-    bind_store(sessions, real_store)
+    sessions = await started(sqlite_database, Base.metadata, real_store, expire_on_commit=False)
     async with sessions() as session, session.begin():
         session.add(row := Article(id=1, body="text"))
     [name] = await names(real_store)

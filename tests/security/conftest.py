@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from aioimageattach.context import bind_store
 from tests.databases import Database
 from tests.entity.models import Base, CountingStore, started
 
@@ -21,9 +20,7 @@ def store() -> CountingStore:
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: CountingStore) -> async_sessionmaker[AsyncSession]:
     """Sessions on SQLite with the store bound to them."""
-    sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)
-    bind_store(sessions, store)
-    return sessions
+    return await started(sqlite_database, Base.metadata, store, expire_on_commit=False)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from aioimageattach.stores.fs import FileSystemStore, HttpExposedFileSystemStore
 from aioimageattach.testing import FaultyStore, StoreContract, assert_consistent
 from tests import photos
 from tests.databases import Database
-from tests.entity.models import Base, User, UserPicture
+from tests.entity.models import Base, User, UserPicture, started
 from tests.servers.gate import Gate
 from tests.stores.s3.conftest import MakeStore
 from tests.stores.s3.conftest import gate as gate
@@ -45,8 +45,7 @@ class TestSplitStore(StoreContract):
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> Sessions:
     """Sessions without a store."""
-    await sqlite_database.create(Base.metadata)
-    return async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    return await started(sqlite_database, Base.metadata, expire_on_commit=False)
 
 
 @pytest.fixture(params=["directory", "bucket"])

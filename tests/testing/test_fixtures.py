@@ -12,7 +12,6 @@ from typing import Final
 import httpx
 import pytest
 from fastapi import FastAPI, Request
-from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from aioimageattach.asgi import StoreContextMiddleware
 from aioimageattach.context import bind_store, get_current_store, set_default_store
@@ -23,7 +22,7 @@ from aioimageattach.testing.fixtures import faulty_image_store as faulty_image_s
 from aioimageattach.testing.fixtures import image_store as image_store
 from tests import photos
 from tests.databases import Database
-from tests.entity.models import Base, User
+from tests.entity.models import Base, User, started
 
 CONFTEST: Final = """
 import pytest
@@ -88,8 +87,7 @@ async def test_the_store_of_an_application_is_replaced(
 ) -> None:
     """The fixture replaces the store of the application, in whatever way the application sets it."""
     own = MemoryStore()
-    await sqlite_database.create(Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)
     app = FastAPI()
     if way == "bind":
         bind_store(sessions, own)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from aioimageattach.context import bind_store, store_context
+from aioimageattach.context import store_context
 from aioimageattach.exc import DeclarationError, StoreFileNotFoundError, StoreUnavailableError
 from aioimageattach.file import Source
 from aioimageattach.imaging import Recipe
@@ -66,8 +66,7 @@ def store() -> FailingStore:
 @pytest.fixture
 async def sessions(database: Database, store: FailingStore) -> Sessions:
     """Sessions with SQLAlchemy's defaults, and eight users, seven of whom have images."""
-    sessions = await started(database, Base.metadata)
-    bind_store(sessions, store)
+    sessions = await started(database, Base.metadata, store)
     async with sessions.begin() as session:
         for number in range(1, 9):
             session.add(user := User(id=number))

@@ -13,11 +13,11 @@ from sqlalchemy import ForeignKey, String, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import ImageAttachError
 from aioimageattach.key import make_revision
 from tests.databases import Database
+from tests.entity.models import started
 from tests.faults.models import User, UserPicture
 from tests.faults.rig import PNG, SIZE, Rig, StoredRig, check, get, swept
 from tests.faults.stores import FaultyStore
@@ -237,9 +237,7 @@ class Portrait(Base, Image):
 
 async def member(database: Database, store: FaultyStore) -> async_sessionmaker[AsyncSession]:
     """Commit a member with a portrait, and return the sessions."""
-    await database.create(Base.metadata)
-    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
-    bind_store(sessions, store)
+    sessions = await started(database, Base.metadata, store, expire_on_commit=False)
     async with sessions() as session, session.begin():
         session.add(one := Member(id=1))
         await one.portrait.from_raw_file(b"old", None, SIZE, PNG, extra_kwargs={"tenant": "blue", "number": 7})

@@ -11,7 +11,6 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import ImageAttachError, StoreFileNotFoundError
 from aioimageattach.offload import StoredText, stored_text
@@ -21,6 +20,7 @@ from aioimageattach.stores.s3 import S3Store
 from aioimageattach.testing import assert_consistent
 from tests import photos
 from tests.databases import Database
+from tests.entity.models import started
 from tests.faults.models import Base as Models
 from tests.faults.models import User
 from tests.faults.rig import Rig, StoredRig, check, get, swept
@@ -202,9 +202,7 @@ async def test_adopted_and_flushed_while_another_transaction_deletes(picture_rig
 
 async def change_hands(database: Database, first: KeyedStore, second: KeyedStore) -> None:
     """Delete through one store and adopt through the other, in one transaction; then replace through the first."""
-    await database.create(Models.metadata)
-    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
-    bind_store(sessions, first)
+    sessions = await started(database, Models.metadata, first, expire_on_commit=False)
     await photographed(sessions)
     async with sessions() as session, session.begin():
         one, two = await get(session, 1), await get(session, 2)
@@ -297,9 +295,7 @@ class FormerPicture(Base, Image):
 
 async def product(database: Database, store: FaultyStore) -> async_sessionmaker[AsyncSession]:
     """Commit a product with everything that it can have."""
-    await database.create(Base.metadata)
-    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
-    bind_store(sessions, store)
+    sessions = await started(database, Base.metadata, store, expire_on_commit=False)
     async with sessions() as session, session.begin():
         session.add_all([one := Product(id=1, body="the body", summary="the summary"), Former(id=1)])
         await one.picture.from_blob(PHOTO)

@@ -7,9 +7,9 @@ from sqlalchemy import ForeignKey, String, and_, text, true
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, foreign, mapped_column
 
-from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, image_attachment
 from tests.databases import Database
+from tests.entity.models import started
 from tests.faults.rig import PNG, check
 from tests.faults.stores import FaultyStore
 
@@ -79,10 +79,7 @@ def store() -> FaultyStore:
 @pytest.fixture
 async def sessions(database: Database, store: FaultyStore) -> Sessions:
     """Sessions on each of three databases."""
-    await database.create(Base.metadata)
-    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
-    bind_store(sessions, store)
-    return sessions
+    return await started(database, Base.metadata, store, expire_on_commit=False)
 
 
 def logo(number: int) -> Logo:

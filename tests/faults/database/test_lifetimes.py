@@ -26,6 +26,7 @@ from aioimageattach.stores.s3 import S3Store
 from tests import photos
 from tests.databases import Database
 from tests.descriptors import count_all, falls_to
+from tests.entity.models import started
 from tests.faults.models import Base, User
 from tests.faults.rig import PNG, SIZE, Rig, check, get
 from tests.faults.stores import FaultyStore
@@ -190,9 +191,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("call", CALLS)
 async def test_nothing_outlives_its_session(sqlite_database: Database, call: str, end: str) -> None:
     """Owners that are referenced by their images are released with the session."""
-    await sqlite_database.create(Words.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
-    bind_store(sessions, MemoryStore("http://test/"))
+    sessions = await started(sqlite_database, Words.metadata, MemoryStore("http://test/"), expire_on_commit=False)
     async with sessions() as session, session.begin():
         for number in range(5):
             session.add(one := Reader(id=number))
@@ -318,8 +317,7 @@ def test_a_bucket_in_many_loops(
 
 async def test_a_store_bound_to_scoped_sessions(database: Database) -> None:
     """The sessions of all tasks, existing and future, have the store."""
-    await database.create(Base.metadata)
-    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
+    sessions = await started(database, Base.metadata, expire_on_commit=False)
     scoped = async_scoped_session(sessions, scopefunc=asyncio.current_task)
     store = FaultyStore()
     bind_store(scoped, store)
@@ -339,8 +337,7 @@ async def test_a_store_bound_to_scoped_sessions(database: Database) -> None:
 
 async def test_a_store_bound_to_scoped_sessions_that_exist(sqlite_database: Database) -> None:
     """A task that already has a session uses the store, too."""
-    await sqlite_database.create(Base.metadata)
-    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)
     scoped = async_scoped_session(sessions, scopefunc=asyncio.current_task)
     store = FaultyStore()
     scoped.add(user := User(id=1))

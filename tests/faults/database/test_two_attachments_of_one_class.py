@@ -10,10 +10,10 @@ from sqlalchemy import ForeignKey, String, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, image_attachment
 from tests import photos
 from tests.databases import Database
+from tests.entity.models import started
 from tests.faults.rig import check
 from tests.faults.stores import FaultyStore
 
@@ -66,9 +66,7 @@ def owner() -> Any:
 @pytest.fixture
 async def sessions(database: Database, store: FaultyStore, owner: Any) -> AsyncIterator[Sessions]:
     """Sessions, and an owner with both images."""
-    await database.create(Base.metadata)
-    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
-    bind_store(sessions, store)
+    sessions = await started(database, Base.metadata, store, expire_on_commit=False)
     async with sessions() as session, session.begin():
         session.add(one := owner(id=1))
         await one.avatar.from_blob(AVATAR)

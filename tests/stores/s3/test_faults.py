@@ -16,6 +16,7 @@ from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import StoreError, StorePermissionError, StoreUnavailableError
 from aioimageattach.stores.s3 import S3Store
 from tests.databases import Database
+from tests.entity.models import started
 from tests.servers.gate import Gate
 from tests.servers.judge import Refusal
 from tests.servers.proxy import Plan, Proxy
@@ -62,8 +63,7 @@ def large() -> bytes:
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> Sessions:
     """Sessions on SQLite."""
-    await sqlite_database.create(Base.metadata)
-    return async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    return await started(sqlite_database, Base.metadata, expire_on_commit=False)
 
 
 async def attach(sessions: Sessions, store: S3Store, blob: bytes, author: int = 1) -> None:
