@@ -181,7 +181,7 @@ class S3Client:
         self.credentials: CredentialCache = CredentialCache(source, clock=clock)
 
         def make_signer(name: str) -> Signer:
-            return SignerV4(name) if signature_version == "v4" else SignerV2(name, bucket=bucket)
+            return SignerV4(name) if signature_version == "v4" else SignerV2(bucket)
 
         self._sender = Sender(
             endpoint,

@@ -48,12 +48,8 @@ def is_writable(key: str) -> bool:
     return _UNWRITABLE.search(key) is None
 
 
-def build_delete(keys: Sequence[str], *, quiet: bool = True) -> bytes:
-    """Return the body of a request that deletes many keys.
-
-    Args:
-        keys: At most 1,000.
-        quiet: ``True`` if the server reports only the failures.
+def build_delete(keys: Sequence[str]) -> bytes:
+    """Return the body of a request that deletes up to 1,000 keys; the server reports only the failures.
 
     Raises:
         InvalidKeyError: A key contains a control character that XML cannot represent; delete it in a separate request.
@@ -65,7 +61,7 @@ def build_delete(keys: Sequence[str], *, quiet: bool = True) -> bytes:
         if not is_writable(key):
             raise InvalidKeyError(f"key: expected characters that XML can represent, got {key!r:.80}", name=key)
     objects = (f"<Object><Key>{escape(key, _ENTITIES)}</Key></Object>" for key in keys)
-    return _document("Delete", ["<Quiet>true</Quiet>" if quiet else "", *objects])
+    return _document("Delete", ["<Quiet>true</Quiet>", *objects])
 
 
 def build_complete(parts: Iterable[Part]) -> bytes:

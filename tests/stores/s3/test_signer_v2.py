@@ -50,7 +50,7 @@ class QueryOracle(HmacV1QueryAuth):
 
 def test_the_presigned_example_of_the_user_guide() -> None:
     """The example in the Amazon S3 User Guide is reproduced."""
-    url = SignerV2(bucket="johnsmith").presign(
+    url = SignerV2("johnsmith").presign(
         "GET",
         "https://johnsmith.s3.amazonaws.com/photos/puppy.jpg",
         KEYS,
@@ -71,7 +71,7 @@ def test_botocore_signs_the_same(batch: list[Request]) -> None:
     for request in batch:
         theirs = request.aws
         HeaderOracle(request).add_auth(theirs)
-        ours = SignerV2(request.region).sign(
+        ours = SignerV2().sign(
             request.method,
             request.url,
             request.headers,
@@ -131,7 +131,7 @@ def test_subresources_are_signed(name: str) -> None:
 @pytest.mark.parametrize("host", ["bucket.s3.test", "BUCKET.s3.test"])
 def test_a_bucket_in_the_host_is_signed_with_the_path(host: str) -> None:
     """URLs of both styles have the same signature, and another host contains no bucket."""
-    signer = SignerV2(bucket="bucket")
+    signer = SignerV2("bucket")
     virtual = signer.sign("GET", f"https://{host}/key.png", {}, KEYS, now=NOW)
     assert virtual["authorization"] == signer.sign("GET", URL, {}, KEYS, now=NOW)["authorization"]
 
@@ -173,4 +173,4 @@ def test_invalid_requests_are_refused() -> None:
 
 def test_the_repr() -> None:
     """The repr contains the bucket, and no secret."""
-    assert repr(SignerV2(bucket="bucket")) == "SignerV2(bucket='bucket')"
+    assert repr(SignerV2("bucket")) == "SignerV2(bucket='bucket')"

@@ -90,19 +90,15 @@ class SignerV2:
     """A signer of requests, with the same interface as the signer of Version 4.
 
     Args:
-        region: Ignored; accepted for compatibility with the signer of Version 4.
-        service: Ignored, like ``region``.
         bucket: The bucket whose name is the first part of the host in virtual-hosted URLs; it is signed as part of the
             path.
     """
 
-    __slots__ = ("bucket", "region", "service")
+    __slots__ = ("bucket",)
 
     version: ClassVar[SignatureVersion] = "v2"
 
-    def __init__(self, region: str = "", *, service: str = "s3", bucket: str | None = None) -> None:
-        self.region: str = region
-        self.service: str = service
+    def __init__(self, bucket: str | None = None) -> None:
         self.bucket: str | None = bucket
 
     def __repr__(self) -> str:
@@ -169,7 +165,6 @@ class SignerV2:
         now: datetime,
         expires_in: int,
         headers: Mapping[str, str] = _NONE,
-        payload_hash: str = "",
     ) -> str:
         """Return a presigned URL, which permits this one request.
 
@@ -181,7 +176,6 @@ class SignerV2:
             expires_in: Lifetime of the URL, in seconds.
             headers: The other headers of the request. Those that start with ``x-amz-`` become part of the URL.
                 ``Content-Type`` and ``Content-MD5`` must be sent with the request. Others are not signed.
-            payload_hash: Ignored; not part of this version.
 
         Raises:
             ValueError: The URL, a header or a time is malformed.
