@@ -35,8 +35,7 @@ def kinds(target: Any) -> tuple[Kind, ...]:
     if not found:
         raise DeclarationError(
             f"expected mapped classes with images or offloaded columns, got {_describe(target)}, which has none; "
-            "import the "
-            "modules with such classes first"
+            "import the modules with such classes first"
         )
     return tuple(found)
 

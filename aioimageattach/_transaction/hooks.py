@@ -181,21 +181,21 @@ def connection_of(session: Session, mapper: Mapper[Any], state: InstanceState[An
     return session.connection(bind_arguments={"mapper": mapper.base_mapper})
 
 
-def database_of(session: Session, mapper: Mapper[Any], state: InstanceState[Any]) -> Database:
-    """Return the database that the flush writes the rows of a mapper to.
+def database_of(session: Session, state: InstanceState[Any]) -> Database:
+    """Return the database that the flush writes a row to.
 
     No connection is taken from the pool for this, because a flush uploads its files before it needs one.
 
     Args:
         session: The session.
-        mapper: The mapper of the rows.
-        state: One of the rows, for a session over shards.
+        state: The row.
     """
+    mapper = state.mapper.base_mapper
     known: dict[Any, Database] = session.info.setdefault(_DATABASES, {})
     shard: dict[str, Any] = {} if session.connection_callable is None else {"instance": state.obj()}
-    key = mapper.base_mapper, state if shard else None
+    key = mapper, state if shard else None
     if key not in known:
-        bind = session.get_bind(mapper=mapper.base_mapper, **shard)
+        bind = session.get_bind(mapper=mapper, **shard)
         known[key] = Database(bind if isinstance(bind, Engine) else None, *key)
     return known[key]
 

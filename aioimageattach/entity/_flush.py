@@ -249,7 +249,7 @@ def _stored_file(session: Session, row: Image, store: Store, key: ImageKey, *, i
     state = instance_state(row)
     if key.revision is not None and not store.needs_object_id:
         key = replace(key, object_id=None)  # object_id is not part of the file name, and changes if the row moves
-    referrer = ImageReferrer(database_of(session, state.mapper, state), state.mapper)
+    referrer = ImageReferrer(database_of(session, state), state.mapper)
     return TrackedFile(store, key, referrer, derived_from(row, store, key, is_made=is_made))
 
 
@@ -472,9 +472,8 @@ def _executing(connection: Connection, statement: object, many: Any, params: Any
     session = None if of_connection is None else of_connection()
     if mapper is None or session is None:
         return
-    if (
-        "parententity" in statement.table._annotations
-    ):  # outside a flush, statements on the table itself are not checked
+    # Outside a flush, statements on the table itself are not checked.
+    if "parententity" in statement.table._annotations:
         _check_statement(mapper, statement, many or [params or {}], ())
     elif session._flushing:
         _check_statement(mapper, statement, many or [params or {}], _work(session).allowed)

@@ -119,9 +119,8 @@ def _removed_from_set(
     matched = _match_gone(members.gone, found, ignore_revisions=everything)
     wanted = {id(row) for _, row in matched.values()}
     for row in members.gone:
-        if (
-            id(row) not in wanted
-        ):  # another transaction has deleted or replaced it: DELETE would warn, or hit the new row
+        # Another transaction has deleted or replaced it: DELETE would warn, or hit the new row.
+        if id(row) not in wanted:
             session.expunge(row)
     replaced = any(row.original for row in members.new) or any(one.original for one, _ in matched.values())
     loaded = loaded_sets.rows(attachment, members.new) if replaced else []

@@ -148,7 +148,7 @@ class StoredValues(FlushHandler):
                 content = None if change.prepared is None else change.prepared.content
                 if isinstance(content, Reference) and content.shared:
                     state = instance_state(change.row)
-                    report.leased.append((database_of(session, state.mapper, state), content.since))
+                    report.leased.append((database_of(session, state), content.since))
                 report.dropped += change.dropped
         work.changes.clear()
         return report
@@ -170,7 +170,7 @@ class StoredValues(FlushHandler):
 
     def deleted(self, session: Session, row: Any) -> Report:
         """Return the files of a row that a bulk statement has deleted."""
-        return Report(dropped=list(_known_files(session, row, columns_of(object_mapper(row)))))
+        return Report(dropped=list(_known_files(session, row)))
 
 
 register(StoredValues())
@@ -206,9 +206,8 @@ def _is_current(session: Session, change: _Change) -> bool:
 def _of_new(session: Session, work: _Work, row: object, *, switched: bool = False) -> Iterator[_Change]:
     values = instance_dict(row)
     for key, column in columns_of(object_mapper(row)).items():
-        if (
-            values.get(key) is None and column.default is not None
-        ):  # SQLAlchemy applies the default even if None was assigned
+        # SQLAlchemy applies the default even if None was assigned.
+        if values.get(key) is None and column.default is not None:
             set_attribute(row, key, copy.deepcopy(cast("Any", column.default).arg))
         elif key not in values and switched:  # an UPDATE of a deleted row would keep the old value
             set_attribute(row, key, None)
@@ -365,15 +364,15 @@ def _read(
 
 def _files_of_deleted(session: Session, work: _Work, row: object) -> Iterable[TrackedFile]:
     known = work.deleted.get(instance_state(row))
-    return _known_files(session, row, columns_of(object_mapper(row))) if known is None else known
+    return _known_files(session, row) if known is None else known
 
 
-def _known_files(session: Session, row: object, columns: Iterable[str]) -> Iterator[TrackedFile]:
+def _known_files(session: Session, row: object) -> Iterator[TrackedFile]:
     """Return the files of a row that a bulk statement has deleted, if the columns were loaded.
 
     Files of changes that were not flushed are not included.
     """
-    for key in columns:
+    for key in columns_of(object_mapper(row)):
         history = get_history(row, key, PASSIVE_NO_INITIALIZE)
         known = (history.deleted if history.has_changes() else history.unchanged) or ()
         try:
@@ -405,7 +404,7 @@ def _files(
 
 def _referrer(session: Session, row: object, key: str) -> ValueReferrer:
     state = instance_state(row)
-    return ValueReferrer(database_of(session, state.mapper, state), state.mapper, key)
+    return ValueReferrer(database_of(session, state), state.mapper, key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,8 +204,7 @@ class Uploader:
             if head is None and put.source is not None and isinstance(error, StoreFileExistsError):
                 raise StoreError(
                     f"copy to {put.name!r}: the server responded with {error.status} {error.code}, although there is "
-                    "no "
-                    "such object: it compares If-None-Match with the source; set create_only='head'",
+                    "no such object: it compares If-None-Match with the source; set create_only='head'",
                     store=self._sender.label,
                     name=put.name,
                     code="NotImplemented",

@@ -129,8 +129,7 @@ class Endpoint:
         if has_bucket and not self.path_style:
             raise ValueError(
                 f"endpoint_url: expected the server's URL without the bucket {self.bucket!r}, which would be added a "
-                "second "
-                "time; if the bucket has the same name as the server, set path_style=True"
+                "second time; if the bucket has the same name as the server, set path_style=True"
             )
 
     @property

@@ -120,8 +120,7 @@ def verify_checksum(algorithm: str, expected: str, *, store: str, name: str) -> 
         if found is None:
             raise StoreError(
                 f"put {name!r}: expected the header {header}, which confirms the checksum, got none: the server does "
-                "not "
-                f"support checksum={algorithm!r}; set checksum=None, or an algorithm that it supports",
+                f"not support checksum={algorithm!r}; set checksum=None, or an algorithm that it supports",
                 store=store,
                 name=name,
             )
