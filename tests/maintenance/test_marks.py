@@ -333,7 +333,7 @@ async def test_a_declaration_is_restored_after_pruning(sessions: Sessions, store
     if remarked:
         async with sessions.begin() as session:
             await (await session.get_one(User, user.id)).picture.generate_thumbnails()
-    with pytest.raises(UsageError, match="rows of Picture have marks"):
+    with pytest.raises(UsageError, match="Picture has ThumbnailMarks"):
         await pruned(store, Picture, None)
     assert len(await pruned(store, Picture, sessions)) == 2
     async with sessions() as session:
