@@ -43,9 +43,8 @@ from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
 from tests.declared.test_html import Elements
 from tests.entity.models import started, statements
-from tests.entity.test_markup import Links
 from tests.photos import opened, photo, saved
-from tests.thumbnails.models import names
+from tests.thumbnails.models import Links, declared, names
 
 
 class Base(DeclarativeBase):
@@ -111,8 +110,8 @@ async def sessions(sqlite_database: Database) -> async_sessionmaker[AsyncSession
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[KeyedStore]:
-    """The default store, in a directory."""
+def store(tmp_path: Path) -> Iterator[FileSystemStore]:
+    """The default store, in a directory, with a thumbnail server."""
     (tmp_path / "files").mkdir()
     store = FileSystemStore(tmp_path / "files", "/files/", fsync=False)
     set_default_store(store, thumbnails=Links(store))
@@ -129,11 +128,6 @@ async def attached(sessions: async_sessionmaker[AsyncSession], *, ahead: bool = 
             await product.cover.generate_thumbnails()
         await session.commit()
     return product
-
-
-def declared(row: Image, store: KeyedStore) -> list[str]:
-    """Return the names of the files that are declared for a row."""
-    return sorted(store.name_of(one.key_for(row)) for one in declared_files(row))
 
 
 # --- made ahead ------------------------------------------------------------------------------------------------------

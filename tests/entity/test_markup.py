@@ -26,11 +26,12 @@ from aioimageattach import (
 from aioimageattach._declared.names import DerivedName
 from aioimageattach._names import revision_of
 from aioimageattach.exc import ContextError, DeclarationError, NotLoadedError, UsageError
-from aioimageattach.store import KeyedStore, Store
+from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore, OverlayStore, RoutingStore
 from tests.databases import Database
 from tests.entity.models import started, statements
 from tests.photos import opened, photo, saved
+from tests.thumbnails.models import Links
 
 
 class Base(DeclarativeBase):
@@ -74,23 +75,6 @@ class Photo(Base, Image):
     __thumbnails__ = {"card": Srcset([100, 200], sizes="50vw")}
     product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
     order_index: Mapped[int] = mapped_column(primary_key=True)
-
-
-class Links:
-    """A thumbnail server that only calculates URLs."""
-
-    is_private = False
-
-    def __init__(self, store: Store, base_url: str = "/thumbnails/", query: str = "") -> None:
-        self.store = store
-        self.base_url = base_url
-        self.query = query
-        self.pictures: list[str] = []
-
-    def query_of(self, picture: str) -> str:
-        """Record the preparation of an image."""
-        self.pictures.append(picture)
-        return self.query
 
 
 @pytest.fixture

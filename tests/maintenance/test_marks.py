@@ -22,11 +22,10 @@ from aioimageattach.stores import MemoryStore, OverlayStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.thumbnails import ThumbnailServer
 from tests.databases import Database
-from tests.entity.test_markup import Links
 from tests.photos import photo
 from tests.servers.gate import Gate
 from tests.stores.s3.conftest import MakeStore
-from tests.thumbnails.models import names
+from tests.thumbnails.models import Links, names
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert
@@ -18,7 +19,7 @@ from aioimageattach import FocalPoint, Image, Recipe, Srcset, ThumbnailMarks
 from aioimageattach.entity._image import utcnow
 from aioimageattach.file import Source
 from aioimageattach.key import ImageKey, make_revision
-from aioimageattach.store import KeyedStore
+from aioimageattach.store import KeyedStore, ObjectInfo
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.s3 import S3Store
 from aioimageattach.thumbnails import backfill
@@ -52,6 +53,27 @@ class Bare(Base, Image):
     __tablename__ = "bare"
     __thumbnails__ = {"card": Recipe(width=10)}
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class CountingStore(FileSystemStore):
+    """A store that counts its calls."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir()
+        super().__init__(path, "https://example.com/", fsync=False)
+        self.listings = 0
+        self.listed = 0
+        self.reads = 0
+
+    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        self.listings += 1
+        async for info in super().list_objects(prefix, start_after=start_after):
+            self.listed += 1
+            yield info
+
+    async def get_object(self, name: str, **options: Any) -> Any:
+        self.reads += 1
+        return await super().get_object(name, **options)
 
 
 def values(number: int, **others: Any) -> dict[str, Any]:

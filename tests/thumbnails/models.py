@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from aioimageattach import FocalPoint, Image, Recipe, Srcset
 from aioimageattach._declared.framing import POINT, Framing
 from aioimageattach._declared.maker import Original, Thumbnail
+from aioimageattach.entity._derived import declared_files
 from aioimageattach.store import KeyedStore, Store
 from aioimageattach.thumbnails._maker import ThumbnailMaker
 from tests.photos import photo
@@ -53,6 +54,23 @@ class Tenant(Base, Image):
         return f"tenant-{self.tenant}"
 
 
+class Links:
+    """A thumbnail server that only calculates URLs."""
+
+    is_private = False
+
+    def __init__(self, store: Store, base_url: str = "/thumbnails/", query: str = "") -> None:
+        self.store = store
+        self.base_url = base_url
+        self.query = query
+        self.pictures: list[str] = []
+
+    def query_of(self, picture: str) -> str:
+        """Record the preparation of an image."""
+        self.pictures.append(picture)
+        return self.query
+
+
 def row(cls: type[Any], store: Store, **values: Any) -> Any:
     """Return an original that belongs to no session."""
     usual = {"width": 451, "height": 300, "mimetype": "image/jpeg", "original": True, "revision": store.make_revision()}
@@ -87,3 +105,8 @@ def all_thumbnails(
         for declaration in declarations.values()
     )
     return list({one.stem: one for one in found}.values())
+
+
+def declared(row: Image, store: KeyedStore) -> list[str]:
+    """Return the names of the files that are declared for a row."""
+    return sorted(store.name_of(one.key_for(row)) for one in declared_files(row))

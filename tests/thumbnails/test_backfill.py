@@ -6,7 +6,7 @@ import asyncio
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from aioimageattach.exc import (
 )
 from aioimageattach.file import AsyncFile
 from aioimageattach.key import ImageKey
-from aioimageattach.store import KeyedStore, ObjectInfo
+from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.thumbnails import ThumbnailServer, _backfill, _originals, backfill
@@ -38,7 +38,7 @@ from tests.stores.s3.conftest import BUCKET, REGION, MakeStore
 from tests.stores.s3.conftest import gate as gate
 from tests.stores.s3.conftest import make_store as make_store
 from tests.stores.s3.conftest import s3_server as s3_server
-from tests.thumbnails.backfilling import FILES, Bare, Base, Picture, arguments, fill, values
+from tests.thumbnails.backfilling import FILES, Bare, Base, CountingStore, Picture, arguments, fill, values
 from tests.thumbnails.models import names
 
 ROOT = Path(__file__).parent.parent.parent
@@ -57,27 +57,6 @@ async def sessions(sqlite_database: Database) -> Sessions:
 def store(tmp_path: Path) -> CountingStore:
     """A store in a directory."""
     return CountingStore(tmp_path / "files")
-
-
-class CountingStore(FileSystemStore):
-    """A store that counts its calls."""
-
-    def __init__(self, path: Path) -> None:
-        path.mkdir()
-        super().__init__(path, "https://example.com/", fsync=False)
-        self.listings = 0
-        self.listed = 0
-        self.reads = 0
-
-    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        self.listings += 1
-        async for info in super().list_objects(prefix, start_after=start_after):
-            self.listed += 1
-            yield info
-
-    async def get_object(self, name: str, **options: Any) -> Any:
-        self.reads += 1
-        return await super().get_object(name, **options)
 
 
 async def marks(sessions: Sessions) -> list[str | None]:

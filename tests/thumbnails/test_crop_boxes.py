@@ -50,7 +50,7 @@ from tests.databases import Database
 from tests.entity.models import started
 from tests.entity.test_crop_boxes import BOX, PIXELS, difference
 from tests.maintenance.test_derived import Aged
-from tests.thumbnails.models import names, put, row, size_of
+from tests.thumbnails.models import declared, names, put, row, size_of
 from tests.thumbnails.test_server import BASE, Gate, Site, is_refused
 
 LIMITS = DEFAULT_LIMITS.allow("image/svg+xml", "application/pdf")
@@ -138,11 +138,6 @@ async def attached(sessions: Sessions, *, ahead: bool = False, **values: Any) ->
         if ahead:
             await product.cover.generate_thumbnails()
     return original
-
-
-def declared(original: Image, store: KeyedStore) -> list[str]:
-    """Return the names of the files that are declared for a row."""
-    return sorted(store.name_of(one.key_for(original)) for one in declared_files(original))
 
 
 def width_of(url: str) -> int:

@@ -34,12 +34,6 @@ from tests.thumbnails.models import Photo, Plain, all_thumbnails, names, put, ro
 from tests.thumbnails.test_server import Site, Troubled
 
 
-@pytest.fixture(params=["directory", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
-    """A store in a directory, and one in memory."""
-    return MemoryStore() if request.param == "memory" else FileSystemStore(tmp_path, "/", fsync=False)
-
-
 def original_of(store: KeyedStore, row: Any) -> Original:
     """Return the original of a row."""
     found = Original.parse(store.name_of(row.key))

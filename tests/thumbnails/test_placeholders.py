@@ -30,14 +30,13 @@ from aioimageattach.imaging import probe
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore
-from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.thumbnails import backfill
 from aioimageattach.thumbnails._dispatch import Job, JobRunner
 from aioimageattach.thumbnails._turns import Priority
 from tests.databases import Database
 from tests.entity.models import started, statements
 from tests.photos import opened, photo, saved
-from tests.thumbnails.backfilling import BEGIN, SMALL, STEP, values
+from tests.thumbnails.backfilling import BEGIN, SMALL, STEP, CountingStore, values
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -124,21 +123,10 @@ async def sqlite(sqlite_database: Database) -> Sessions:
     return await started(sqlite_database, Base.metadata, expire_on_commit=False)
 
 
-class CountingStore(FileSystemStore):
-    """A directory that counts how often a file is read."""
-
-    reads = 0
-
-    async def get_object(self, name: str, **options: Any) -> Any:
-        """Count the call."""
-        self.reads += 1
-        return await super().get_object(name, **options)
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> CountingStore:
     """A store in a directory."""
-    return CountingStore(tmp_path, "https://example.com/", fsync=False)
+    return CountingStore(tmp_path / "files")
 
 
 async def fill(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -13,7 +12,6 @@ from aioimageattach import FocalPoint, Image, Srcset
 from aioimageattach.exc import StoreError, StoreUnavailableError
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore
-from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.thumbnails import _prune
 from tests.thumbnails.models import Photo, Tenant, names, put, row
 from tests.thumbnails.test_server import BASE, Site
@@ -31,12 +29,6 @@ class New(Base, Image, FocalPoint):
     __tablename__ = "photo"
     __thumbnails__ = {"icon": Srcset([24, 40], aspect=(1, 1)), "card": Srcset([60, 120], quality=50)}
     id: Mapped[int] = mapped_column(primary_key=True)
-
-
-@pytest.fixture(params=["directory", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
-    """A store in a directory, and one in memory."""
-    return MemoryStore() if request.param == "memory" else FileSystemStore(tmp_path, "/", fsync=False)
 
 
 async def filled(store: KeyedStore, count: int = 3) -> None:

@@ -32,12 +32,6 @@ from tests.thumbnails.models import Photo, Plain, Tenant, names, put, row, size_
 BASE = "/thumbnails/"
 
 
-@pytest.fixture(params=["directory", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
-    """A store in a directory, and one in memory."""
-    return MemoryStore() if request.param == "memory" else FileSystemStore(tmp_path, "/", fsync=False)
-
-
 class Site:
     """A thumbnail server and a client for it.
 

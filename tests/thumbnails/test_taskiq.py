@@ -20,7 +20,6 @@ from taskiq import BrokerMessage, InMemoryBroker
 from taskiq.api import run_receiver_task
 
 import aioimageattach.taskiq as module
-from aioimageattach import set_default_store
 from aioimageattach._declared.maker import Original
 from aioimageattach.entity._derived import declared_files
 from aioimageattach.exc import DeclarationError, StoreUnavailableError, UnreadableImageError
@@ -32,29 +31,19 @@ from aioimageattach.taskiq import ThumbnailTasks
 from aioimageattach.thumbnails._maker import ThumbnailMaker
 from tests.databases import Database
 from tests.entity.models import started
-from tests.entity.test_markup import Links
+from tests.entity.test_derived import store as store
 from tests.photos import photo
 from tests.thumbnails.broker import URL, Relay, broker_of, own_queue, waiting
 from tests.thumbnails.fleet import Snapshot, Worker, thumbnails_of, wrong_files
-from tests.thumbnails.models import Photo, all_thumbnails, names, put, row
+from tests.thumbnails.models import Photo, all_thumbnails, declared, names, put, row
 from tests.thumbnails.test_server import Troubled
-from tests.thumbnails.test_worker import Base, Cover, attached, declared
+from tests.thumbnails.test_worker import Base, Cover, attached
 
 
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
     """Sessions on SQLite."""
     return await started(sqlite_database, Base.metadata, expire_on_commit=False)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[FileSystemStore]:
-    """The store of the process."""
-    (tmp_path / "files").mkdir()
-    store = FileSystemStore(tmp_path / "files", "/files/", fsync=False)
-    set_default_store(store, thumbnails=Links(store))
-    yield store
-    set_default_store(None)
 
 
 @pytest.fixture

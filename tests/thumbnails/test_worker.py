@@ -34,7 +34,6 @@ from aioimageattach import (
 )
 from aioimageattach._transaction.handover import Receiver, add_receiver, receivers, remove_receiver
 from aioimageattach._transaction.references import TrackedFile, committed
-from aioimageattach.entity._derived import declared_files
 from aioimageattach.exc import DeclarationError, UsageError
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore
@@ -44,10 +43,10 @@ from aioimageattach.testing.fixtures import thumbnails_made as thumbnails_made
 from aioimageattach.thumbnails._dispatch import Dispatcher, Job
 from tests.databases import Database, Servers
 from tests.entity.models import started, statements
-from tests.entity.test_markup import Links
+from tests.entity.test_derived import store as store
 from tests.faults.proxy import Fault, Proxy
 from tests.photos import photo
-from tests.thumbnails.models import names
+from tests.thumbnails.models import declared, names
 from tests.thumbnails.test_server import Gate, Troubled
 
 
@@ -141,16 +140,6 @@ async def postgresql(servers: Servers, tmp_path: Path) -> AsyncIterator[async_se
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[KeyedStore]:
-    """The store of the process, in a directory."""
-    (tmp_path / "files").mkdir()
-    store = FileSystemStore(tmp_path / "files", "/files/", fsync=False)
-    set_default_store(store, thumbnails=Links(store))
-    yield store
-    set_default_store(None)
-
-
-@pytest.fixture
 async def collector(store: KeyedStore) -> AsyncIterator[Collector]:
     """A registered collector."""
     async with Collector(store) as collector:
@@ -173,11 +162,6 @@ async def attached(sessions: async_sessionmaker[AsyncSession], number: int = 1) 
         session.add(product := Product(id=number))
         await product.cover.from_blob(photo("chelsea"))
     return product
-
-
-def declared(row: Image, store: KeyedStore) -> list[str]:
-    """Return the names of the files that are declared for a row."""
-    return sorted(store.name_of(one.key_for(row)) for one in declared_files(row))
 
 
 def original(row: Any, store: KeyedStore) -> str:
