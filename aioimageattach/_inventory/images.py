@@ -49,7 +49,7 @@ class ImageKind(Kind):
 
     def reference(self, reader: Reader, row: Row[Any]) -> FileReference:
         """Return the file of an image."""
-        values = self._values(row)
+        values = self.values_of(row)
         mapper, kind = self._mapper_of(values), values.pop("", None)
         key, object_type, reproducible = None, "", not values["original"]
         damage: ImageAttachError | None = None
@@ -116,8 +116,8 @@ class ImageKind(Kind):
 
     def _without_revision(self, reader: Reader) -> Iterator[Row[Any]]:
         """Read all rows without a revision with one statement; neither their order nor concurrent changes matter."""
-        query = select(*(column.label(f"c{n}") for n, column in enumerate(self._columns().values())))
-        query = query.select_from(self.mapper.selectable).where(*self.where(), self.column(self.source).is_(None))
+        query = select(*(column.label(f"c{n}") for n, column in enumerate(self.columns.values())))
+        query = query.select_from(self.selectable).where(*self.where(), self.column(self.source).is_(None))
         with reader.connection.execution_options(yield_per=PAGE).execute(query) as result:
             yield from result
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final, cast
 
 from sqlalchemy import (
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Double,
     Enum,
     Float,
+    FromClause,
     Row,
     Table,
     bindparam,
@@ -148,9 +150,9 @@ class Kind(ABC):
         limit: int | None = None,
     ) -> Sequence[Row[Any]]:
         """Return rows with all columns that :meth:`reference` needs, followed by the values of ``order``."""
-        columns = [column.label(f"c{number}") for number, column in enumerate(self._columns().values())]
+        columns = [column.label(f"c{number}") for number, column in enumerate(self.columns.values())]
         extra = [column.label(f"o{number}") for number, column in enumerate(order)]
-        query = select(*columns, *extra).select_from(self.mapper.selectable).where(*self.where(), *where)
+        query = select(*columns, *extra).select_from(self.selectable).where(*self.where(), *where)
         return reader.connection.execute(query.order_by(*order).limit(limit)).all()
 
     def find(self, reader: Reader, *where: ColumnElement[bool], limit: int) -> list[FileReference]:
@@ -166,7 +168,7 @@ class Kind(ABC):
 
     def count(self, reader: Reader, *where: ColumnElement[bool]) -> int:
         """Return the number of rows."""
-        query = select(func.count()).select_from(self.mapper.selectable).where(*self.where(), *where)
+        query = select(func.count()).select_from(self.selectable).where(*self.where(), *where)
         return cast("int", reader.connection.scalar(query))
 
     @property
@@ -176,14 +178,20 @@ class Kind(ABC):
 
     def column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return a column of a table as :meth:`select` reads it."""
-        found = self.mapper.selectable.corresponding_column(cast("Any", column))
+        found = self.selectable.corresponding_column(cast("Any", column))
         return cast("ColumnElement[Any]", found)
 
-    def _columns(self) -> Mapping[str, ColumnElement[Any]]:
-        """Return the columns to read, by attribute; the empty attribute is the discriminator of the row's class."""
+    @cached_property
+    def selectable(self) -> FromClause:
+        """The table, the join or the union from which rows are read."""
+        return self.mapper.selectable
+
+    @cached_property
+    def columns(self) -> Mapping[str, ColumnElement[Any]]:
+        """The columns to read, by attribute; the empty attribute is the discriminator of the row's class."""
         found: dict[str, ColumnElement[Any]] = {}
         for prop in self.mapper.column_attrs:
-            column = self.mapper.selectable.corresponding_column(cast("Any", prop.columns[0]))
+            column = self.selectable.corresponding_column(cast("Any", prop.columns[0]))
             if column is not None:  # otherwise it is an expression, which the row loads if it is needed
                 found[prop.key] = column
         if self.mapper.polymorphic_on is not None:
@@ -192,8 +200,9 @@ class Kind(ABC):
                 found[""] = self.mapper.polymorphic_on
         return found
 
-    def _values(self, row: Row[Any]) -> dict[str, Any]:
-        return dict(zip(self._columns(), row, strict=False))
+    def values_of(self, row: Row[Any]) -> dict[str, Any]:
+        """Return the values of a row that :meth:`select` has read, by attribute."""
+        return dict(zip(self.columns, row, strict=False))
 
     def _mapper_of(self, values: Mapping[str, Any]) -> Mapper[Any] | None:
         """Return the mapper of a row; ``None`` if no imported class has the row's polymorphic identity."""

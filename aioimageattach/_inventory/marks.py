@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Row, bindparam, update
 
 from ..entity._derived import MARKS, marked_files
 from ..store import KeyedStore
+from .declared import DeclaredKind
 from .images import ImageKind
 from .kind import PAGE, FileReference, Kind, Part, family
 from .reader import Reader, Sessions, run_with_reader
@@ -42,13 +43,12 @@ class MarkedRow:
         return " ".join(mark for mark, names in self.files.items() if gone.isdisjoint(names)) or None
 
 
-class MarkedKind(ImageKind):
+class MarkedKind(DeclaredKind):
     """The originals of an image class that have marks and a revision."""
 
     def where(self) -> list[ColumnElement[bool]]:
         """Return the conditions on the rows."""
-        columns = self.mapper.columns
-        return [*super().where(), self.column(columns["original"]).is_(True), self.column(columns[MARKS]).is_not(None)]
+        return [*super().where(), self.column(self.mapper.columns[MARKS]).is_not(None)]
 
     def parts(self) -> Sequence[Part]:
         """Return the rows with a revision, because others are never marked."""
@@ -61,7 +61,7 @@ class MarkedKind(ImageKind):
 
     def marked(self, reader: Reader, row: Row[Any], store: KeyedStore) -> MarkedRow | None:
         """Return the marks of a row that was read by :meth:`select`; ``None`` if the row has no valid key."""
-        reference, values = self.reference(reader, row), self._values(row)
+        reference, values = self.reference(reader, row), self.values_of(row)
         if reference.key is None:
             return None
         return MarkedRow(reference, values[MARKS], marked_files(reference.cls, reference.key, values, store))

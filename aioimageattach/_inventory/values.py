@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -49,7 +50,7 @@ class StoredKind(Kind):
 
     def reference(self, reader: Reader, row: Row[Any]) -> FileReference:
         """Return the file of a row's value."""
-        values = self._values(row)
+        values = self.values_of(row)
         mapper = self._mapper_of(values) or self.mapper
         content, damage = None, None
         try:
@@ -94,8 +95,10 @@ class StoredKind(Kind):
         raw = type_coerce(column, Text())
         return [*super().where(), column.is_not(None), *(raw.not_like(f"{mark}%") for mark in INLINE_MARKS)]
 
-    def _columns(self) -> Mapping[str, ColumnElement[Any]]:
-        found = super()._columns()
+    @cached_property
+    def columns(self) -> Mapping[str, ColumnElement[Any]]:
+        """The columns of the value and of the primary key, by attribute."""
+        found = super().columns
         wanted = {self.key, "", *(self.mapper.get_property_by_column(one).key for one in self.mapper.primary_key)}
         return {key: column for key, column in found.items() if key in wanted}
 

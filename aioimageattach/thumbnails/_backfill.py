@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 from sqlalchemy import ColumnElement
@@ -17,7 +16,7 @@ from sqlalchemy.orm import RelationshipProperty
 
 from .._declared.maker import Original, Thumbnail
 from .._declared.names import legacy_revision, public_of
-from .._inventory import PAGE, Scan, count, run_with_reader
+from .._inventory import PAGE, Scan, count
 from .._inventory.ownership import keyed
 from .._inventory.plan import Outage, Plan
 from .._names import ALPHABET, RANDOM_CHARS, TIME_CHARS
@@ -31,7 +30,7 @@ from ..key import ImageKey
 from ..store import KeyedStore, Store
 from ._maker import Made, ThumbnailMaker
 from ._marks import write_results
-from ._originals import OriginalKind, OriginalReference, ThumbnailFiles, read_columns, written_columns
+from ._originals import OriginalKind, OriginalReference, ThumbnailFiles, written_columns
 from ._plan import ThumbnailPlan, Thumbnails
 from ._turns import Priority
 
@@ -76,7 +75,7 @@ class _Backfill(ThumbnailPlan):
         try:
             async with aclosing(_pages(Scan(self._sessions, self._kind))) as pages:
                 async for page in pages:
-                    async with aclosing(self._process(await self._complete(page))) as results:
+                    async with aclosing(self._process(page)) as results:
                         async for made in results:
                             yield made
                     self.progress.position = public_of(page[-1].revision or "") or self.progress.position
@@ -84,19 +83,6 @@ class _Backfill(ThumbnailPlan):
             for files in self._files.values():
                 await files.aclose()
             self._files.clear()
-
-    async def _complete(self, page: Sequence[OriginalReference]) -> list[OriginalReference]:
-        """Read rows again whose class has further columns that matter here, such as those of a crop box."""
-        found: dict[tuple[Any, ...], OriginalReference] = {}
-        known = read_columns(self._kind.mapper)
-        for cls in {one.cls: None for one in page}:
-            if read_columns(mapper_of(cls)) <= known:
-                continue
-            kind = OriginalKind(mapper_of(cls), (), "")
-            revisions = [one.revision for one in page if one.cls is cls and one.revision is not None]
-            rows = await run_with_reader(self._sessions, kind.mapper, partial(kind.with_revisions, revisions))
-            found |= {row.identity: row for row in rows}
-        return [found.get(one.identity, one) for one in page]
 
     async def _process(self, page: Sequence[OriginalReference]) -> AsyncGenerator[Thumbnails, None]:
         """Generate the missing files of some originals, then write to their rows."""

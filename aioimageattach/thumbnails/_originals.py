@@ -9,25 +9,22 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row
 from sqlalchemy.orm import Mapper
 
-from .._declared.framing import COLUMNS, WHOLE, Framing
+from .._declared.framing import WHOLE, Framing
 from .._declared.names import derived_type, path_of, public_of
-from .._inventory import PAGE, FileReference, ImageKind, Reader
+from .._inventory import PAGE, FileReference, Reader
+from .._inventory.declared import DeclaredKind
 from .._inventory.kind import Part
 from ..entity._derived import MARKS, framing_in
+from ..entity._mapping import mapper_of
 from ..store import KeyedStore, ObjectInfo
 
-__all__ = ["OriginalKind", "OriginalReference", "ThumbnailFiles", "read_columns", "written_columns"]
+__all__ = ["OriginalKind", "OriginalReference", "ThumbnailFiles", "written_columns"]
 
 _FAR: Final = 2 * PAGE
 """Number of files after which starting a new listing is cheaper than reading on."""
 
 
 _WRITTEN: Final = (MARKS, "thumbhash", "dominant_colour")
-
-
-def read_columns(mapper: Mapper[Any]) -> set[str]:
-    """Return the attributes of an original that determine the names of its thumbnails, or are written."""
-    return {*COLUMNS, *_WRITTEN}.intersection(mapper.columns.keys())
 
 
 def written_columns(mapper: Mapper[Any]) -> list[str]:
@@ -59,7 +56,7 @@ class OriginalReference(FileReference):
         return None if self.key is None else self.key.revision
 
 
-class OriginalKind(ImageKind):
+class OriginalKind(DeclaredKind):
     """The originals of an image class.
 
     Args:
@@ -72,31 +69,26 @@ class OriginalKind(ImageKind):
         super().__init__(mapper)
         self._conditions = conditions
         self._start_after = start_after
-        self._has_placeholder = "thumbhash" in written_columns(mapper)
 
     def where(self) -> list[ColumnElement[bool]]:
         """Return the conditions on the rows."""
-        return [*super().where(), self.column(self.mapper.columns["original"]).is_(True), *self._conditions]
+        return [*super().where(), *self._conditions]
 
     def parts(self) -> Sequence[Part]:
         """Return the rows with a revision after the given one, then the rows without a revision."""
         first, last = super().parts()
         return Part((*first.where, first.order[0] > self._start_after), first.order, first.stable), last
 
-    def with_revisions(self, revisions: Sequence[str], reader: Reader) -> list[OriginalReference]:
-        """Return the rows with the given revisions, at most as many as a page has."""
-        rows = self.select(reader, self.column(self.source).in_(revisions))
-        return [self.reference(reader, row) for row in rows]
-
     def reference(self, reader: Reader, row: Row[Any]) -> OriginalReference:
         """Return the file of an original, and the other values of its row that matter here."""
-        found, values = super().reference(reader, row), self._values(row)
+        found, values = super().reference(reader, row), self.values_of(row)
+        can_fill = values["revision"] is not None and "thumbhash" in written_columns(mapper_of(found.cls))
         same = {field.name: getattr(found, field.name) for field in fields(FileReference)}
         return OriginalReference(
             **same,
             framing=framing_in(found.cls, values),
             marks=values.get(MARKS),
-            lacks_placeholder=self._has_placeholder and values["thumbhash"] is None and values["revision"] is not None,
+            lacks_placeholder=can_fill and values["thumbhash"] is None,
         )
 
 

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, String, delete, select, update
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, String, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from aioimageattach import FocalPoint, Image, Srcset, ThumbnailMarks, bind_store, image_attachment, store_context
+from aioimageattach import (
+    CropBox,
+    FocalPoint,
+    Image,
+    Srcset,
+    ThumbnailMarks,
+    bind_store,
+    image_attachment,
+    store_context,
+)
 from aioimageattach.entity._derived import declared_files
 from aioimageattach.exc import DeclarationError, StoreError, StoreUnavailableError, UsageError
 from aioimageattach.maintenance import Mismatch, _marks, verify
@@ -275,6 +284,76 @@ async def test_marks_of_a_subclass(sessions: Sessions, store: Listed) -> None:
     await store.delete_object(name)
     assert [one.reference.cls for one in await verified(sessions, repair=True)] == [Cat]
     assert await verified(sessions) == []
+
+
+class Kinds(DeclarativeBase):
+    """The declarative base of images in one table, and in two."""
+
+
+class Owner(Kinds):
+    """An owner of an image of each kind."""
+
+    __tablename__ = "owner"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    framed = image_attachment["Framed"]("Framed")
+    cropped = image_attachment["Cropped"]("Cropped")
+
+
+class Shown(Kinds, Image, ThumbnailMarks):
+    """An image with marks, whose subclasses add the columns on which thumbnails depend."""
+
+    __tablename__ = "shown"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "shown"}
+    owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+
+
+class Framed(Shown, FocalPoint):
+    """A subclass in the same table."""
+
+    __thumbnails__ = {"icon": Srcset([24], aspect=(1, 1), fallback=None)}
+    __mapper_args__ = {"polymorphic_identity": "framed"}
+
+
+class Cropped(Shown, CropBox):
+    """A subclass with a table of its own."""
+
+    __tablename__ = "cropped"
+    __thumbnails__ = {"card": Srcset([60], fallback=None)}
+    __mapper_args__ = {"polymorphic_identity": "cropped"}
+    owner_id: Mapped[int] = mapped_column(primary_key=True)
+    width: Mapped[int] = mapped_column(primary_key=True)
+    height: Mapped[int] = mapped_column(primary_key=True)
+    variant: Mapped[str] = mapped_column(String(32), primary_key=True)
+    __table_args__ = (
+        ForeignKeyConstraint(("owner_id", "width", "height", "variant"), Shown.__table__.primary_key.columns),
+    )
+
+
+async def test_subclasses_add_columns(database: Database, store: Listed) -> None:
+    """Marks depend on the focal point and crop box of the row, which only its own class has."""
+    await database.create(Kinds.metadata)
+    sessions: Sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
+    bind_store(sessions, store, thumbnails=Links(store))
+    async with sessions.begin() as session:
+        session.add(owner := Owner())
+        rows = [await owner.framed.from_blob(photo("chelsea")), await owner.cropped.from_blob(photo("coffee"))]
+        rows[0].focal_point = 0.25, 0.5
+        rows[1].crop_box = 0.25, 0.25, 0.5, 0.5
+        for pictures in (owner.framed, owner.cropped):
+            await pictures.generate_thumbnails()
+    plan = verify(sessions, Kinds)
+    await plan.execute()
+    assert (plan.progress.counts["marked"], plan.progress.counts["mismarked"]) == (2, 0)
+    for row, name in zip(rows, ("icon", "card"), strict=True):
+        await store.delete_objects(files(row, store, name))
+    found = [one async for one in verify(sessions, Kinds, repair=True)]
+    assert {(one.reference.cls, one.expected, one.actual, one.repaired) for one in found} == {
+        (Framed, 1, 0, True),
+        (Cropped, 1, 0, True),
+    }
+    async with sessions() as session:
+        assert [*await session.scalars(select(Shown.thumbnail_marks))] == [None, None]
 
 
 async def test_a_row_without_a_valid_name(sessions: Sessions, store: Listed) -> None:
