@@ -63,6 +63,16 @@ def fresh_base() -> Any:
     return Base
 
 
+def picture_of_owner(base: Any) -> Any:
+    """Map an ordinary image class for owners in the table ``owner``."""
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+    return Picture
+
+
 def declarative() -> Kind:
     base = fresh_base()
 
@@ -71,11 +81,7 @@ def declarative() -> Kind:
         id: Mapped[int] = mapped_column(primary_key=True)
         picture = image_attachment("Picture")
 
-    class Picture(base, Image):
-        __tablename__ = "picture"
-        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-
-    return Kind(Owner, Picture, base.metadata, {"id": 1})
+    return Kind(Owner, picture_of_owner(base), base.metadata, {"id": 1})
 
 
 def by_another_key() -> Kind:
@@ -171,11 +177,7 @@ def mixin() -> Kind:
         __tablename__ = "owner"
         id: Mapped[int] = mapped_column(primary_key=True)
 
-    class Picture(base, Image):
-        __tablename__ = "picture"
-        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-
-    return Kind(Owner, Picture, base.metadata, {"id": 1})
+    return Kind(Owner, picture_of_owner(base), base.metadata, {"id": 1})
 
 
 def mixin_of_two_owners() -> Kind:
@@ -287,11 +289,7 @@ def joined_inheritance() -> Kind:
         id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
         __mapper_args__ = {"polymorphic_identity": "owner"}
 
-    class Picture(base, Image):
-        __tablename__ = "picture"
-        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-
-    return Kind(Owner, Picture, base.metadata, {"id": 1})
+    return Kind(Owner, picture_of_owner(base), base.metadata, {"id": 1})
 
 
 def attachment_on_a_joined_subclass() -> Kind:
@@ -309,11 +307,7 @@ def attachment_on_a_joined_subclass() -> Kind:
         picture = image_attachment("Picture")
         __mapper_args__ = {"polymorphic_identity": "owner"}
 
-    class Picture(base, Image):
-        __tablename__ = "picture"
-        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-
-    return Kind(Owner, Picture, base.metadata, {"id": 1})
+    return Kind(Owner, picture_of_owner(base), base.metadata, {"id": 1})
 
 
 def single_table_inheritance() -> Kind:
@@ -329,11 +323,7 @@ def single_table_inheritance() -> Kind:
     class Owner(Person):
         __mapper_args__ = {"polymorphic_identity": "owner"}
 
-    class Picture(base, Image):
-        __tablename__ = "picture"
-        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-
-    return Kind(Owner, Picture, base.metadata, {"id": 1})
+    return Kind(Owner, picture_of_owner(base), base.metadata, {"id": 1})
 
 
 def concrete_inheritance() -> Kind:
@@ -355,11 +345,7 @@ def concrete_inheritance() -> Kind:
         __tablename__ = "person_picture"
         owner_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
 
-    class Picture(base, Image):
-        __tablename__ = "picture"
-        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-
-    return Kind(Owner, Picture, base.metadata, {"id": 1}, (Person, PersonPicture))
+    return Kind(Owner, picture_of_owner(base), base.metadata, {"id": 1}, (Person, PersonPicture))
 
 
 def abstract_concrete_base() -> Kind:
@@ -374,11 +360,7 @@ def abstract_concrete_base() -> Kind:
         picture = image_attachment("Picture")
         __mapper_args__ = {"polymorphic_identity": "owner", "concrete": True}
 
-    class Picture(base, Image):
-        __tablename__ = "picture"
-        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-
-    return Kind(Owner, Picture, base.metadata, {"id": 1})
+    return Kind(Owner, picture_of_owner(base), base.metadata, {"id": 1})
 
 
 def joined_images() -> Kind:
@@ -508,11 +490,7 @@ def sqlmodel_owner() -> Kind:
         id: int | None = Field(default=None, primary_key=True)
         picture: ClassVar[image_attachment[Any]] = image_attachment("Picture")
 
-    class Picture(ImageBase, Image):
-        __tablename__ = "picture"
-        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-
-    return Kind(Owner, Picture, reg.metadata, {})
+    return Kind(Owner, picture_of_owner(ImageBase), reg.metadata, {})
 
 
 def sqlmodel_both() -> Kind:
