@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item, name in repetitions:
         if name in first:
             item.add_marker(pytest.mark.thorough)
+
+
+MakeRig = Callable[[Database], Awaitable[Rig]]
 
 
 async def rig_of(database: Database) -> Rig:
@@ -114,21 +117,27 @@ async def usual_store(
 
 
 @pytest.fixture
-async def rig(database: Database) -> Rig:
+def make_rig() -> MakeRig:
+    """The kind of rig: with images."""
+    return rig_of
+
+
+@pytest.fixture
+async def rig(database: Database, make_rig: MakeRig) -> Rig:
     """Three databases in turn, with tables and an empty store."""
-    return await rig_of(database)
+    return await make_rig(database)
 
 
 @pytest.fixture
-async def any_driver_rig(any_driver_database: Database) -> Rig:
+async def any_driver_rig(any_driver_database: Database, make_rig: MakeRig) -> Rig:
     """The same with each of the five drivers."""
-    return await rig_of(any_driver_database)
+    return await make_rig(any_driver_database)
 
 
 @pytest.fixture
-async def sqlite_rig(sqlite_database: Database) -> Rig:
+async def sqlite_rig(sqlite_database: Database, make_rig: MakeRig) -> Rig:
     """SQLite, with tables and an empty store."""
-    return await rig_of(sqlite_database)
+    return await make_rig(sqlite_database)
 
 
 @pytest.fixture(params=STYLES)

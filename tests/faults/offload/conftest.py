@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.databases import DRIVERS, Database
-from tests.faults.conftest import rig_of
-from tests.faults.rig import STYLES, Rig, StoredRig, Style
+from tests.faults.conftest import MakeRig, rig_of
+from tests.faults.rig import STYLES, StoredRig, Style
 
 PAIRED = {"sqlite": "commit", "postgresql": "begin", "mariadb": "dependency"}
 
@@ -20,21 +20,9 @@ async def stored_rig_of(database: Database) -> StoredRig:
 
 
 @pytest.fixture
-async def rig(database: Database) -> Rig:
-    """Three databases in turn, with tables and an empty store."""
-    return await stored_rig_of(database)
-
-
-@pytest.fixture
-async def any_driver_rig(any_driver_database: Database) -> Rig:
-    """The same with each of the five drivers."""
-    return await stored_rig_of(any_driver_database)
-
-
-@pytest.fixture
-async def sqlite_rig(sqlite_database: Database) -> Rig:
-    """SQLite, with tables and an empty store."""
-    return await stored_rig_of(sqlite_database)
+def make_rig() -> MakeRig:
+    """The kind of rig: with offloaded values."""
+    return stored_rig_of
 
 
 @pytest.fixture
