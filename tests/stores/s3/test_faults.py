@@ -7,41 +7,20 @@ from typing import Any
 
 import pytest
 import pyvips
-from sqlalchemy import ForeignKey, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach.context import store_context
-from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import StoreError, StorePermissionError, StoreUnavailableError
 from aioimageattach.stores.s3 import S3Store
 from tests.databases import Database
-from tests.entity.models import started
+from tests.entity.models import Base, User, UserPicture, started
 from tests.servers.gate import Gate
 from tests.servers.judge import Refusal
 from tests.servers.proxy import Plan, Proxy
 from tests.stores.s3.conftest import MakeStore
 
 Sessions = async_sessionmaker[AsyncSession]
-
-
-class Base(DeclarativeBase):
-    """The declarative base."""
-
-
-class Author(Base):
-    """An author with one image."""
-
-    __tablename__ = "author"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    picture = image_attachment["AuthorPicture"]("AuthorPicture")
-
-
-class AuthorPicture(Base, Image):
-    """The image of an author."""
-
-    __tablename__ = "author_picture"
-    author_id: Mapped[int] = mapped_column(ForeignKey("author.id"), primary_key=True)
 
 
 def png(width: int) -> bytes:
@@ -66,11 +45,11 @@ async def sessions(sqlite_database: Database) -> Sessions:
     return await started(sqlite_database, Base.metadata, expire_on_commit=False)
 
 
-async def attach(sessions: Sessions, store: S3Store, blob: bytes, author: int = 1) -> None:
-    """Attach an image to an author, and commit."""
+async def attach(sessions: Sessions, store: S3Store, blob: bytes, user: int = 1) -> None:
+    """Attach an image to a user, and commit."""
     with store_context(store):
         async with sessions() as session:
-            owner = await session.get(Author, author) or Author(id=author)
+            owner = await session.get(User, user) or User(id=user)
             session.add(owner)
             await owner.picture.from_blob(blob)
             await session.commit()
@@ -79,11 +58,11 @@ async def attach(sessions: Sessions, store: S3Store, blob: bytes, author: int = 
 async def check(sessions: Sessions, store: S3Store, expected: dict[int, bytes]) -> None:
     """Assert that the rows and files are the expected ones, and that none lacks its counterpart."""
     async with sessions() as session:
-        rows = {row.author_id: row for row in (await session.scalars(select(AuthorPicture))).all()}
+        rows = {row.user_id: row for row in (await session.scalars(select(UserPicture))).all()}
         assert rows.keys() == expected.keys()
-        for author, row in rows.items():
+        for user, row in rows.items():
             async with await store.open(row) as file:
-                assert await file.read() == expected[author]
+                assert await file.read() == expected[user]
         names = {store.name_of(row.key) for row in rows.values()}
     assert {found.name async for found in store.list_objects()} == names
     assert [one async for one in store.client.list_uploads()] == []
@@ -236,7 +215,7 @@ async def test_a_delete_that_fails_does_not_fail_the_commit(
     await attach(sessions, store, small + b" ")
     assert "could not delete" in caplog.text
     async with sessions() as session:
-        row = (await session.scalars(select(AuthorPicture))).one()
+        row = (await session.scalars(select(UserPicture))).one()
         async with await store.open(row) as file:
             assert await file.read() == small + b" "
     assert len([found async for found in store.list_objects()]) == 2
