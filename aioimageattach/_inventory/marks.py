@@ -83,25 +83,21 @@ def marked_kinds(kinds: Iterable[Kind]) -> list[MarkedKind]:
     return found
 
 
-async def write_marks(sessions: Sessions, kind: MarkedKind, rows: Sequence[tuple[MarkedRow, str | None]]) -> None:
-    """Replace the marks of rows in one transaction; rows whose marks have changed in the meantime are not written.
+async def write_marks(sessions: Sessions, kind: MarkedKind, row: MarkedRow, marks: str | None) -> None:
+    """Replace the marks of a row, unless they have changed in the meantime.
+
+    Each row is written in a separate transaction. One that waits for a row while it has locked another one could cause
+    a deadlock in the application.
 
     Raises:
         DeclarationError: The sessions are bound to a connection.
     """
     columns = kind.mapper.columns
     column, table = columns[MARKS], columns[MARKS].table
-    same: list[ColumnElement[bool]] = [column == bindparam("before")]
-    for number, key in enumerate(kind.mapper.primary_key):
+    same: list[ColumnElement[bool]] = [column == row.marks]
+    for key, value in zip(kind.mapper.primary_key, row.reference.identity, strict=True):
         # With joined inheritance, the marks may be in another table than the mapper's primary key.
         own = [one for one in kind.mapper.get_property_by_column(key).columns if one.table is table]
-        same += [one == bindparam(f"key{number}", type_=one.type) for one in own]
-    statement = update(table).where(*same).values({column: bindparam("after")})
-    parameters = [
-        {"before": row.marks, "after": after, **{f"key{n}": value for n, value in enumerate(row.reference.identity)}}
-        for row, after in rows
-    ]
-    if parameters:
-        await run_with_reader(
-            sessions, kind.mapper, lambda reader: reader.connection.execute(statement, parameters), commit=True
-        )
+        same += [one == bindparam(None, value, one.type) for one in own]
+    statement = update(table).where(*same).values({column: marks})
+    await run_with_reader(sessions, kind.mapper, lambda reader: reader.connection.execute(statement), commit=True)

@@ -135,7 +135,7 @@ class _VerifyPlan(RowPlan[Mismatch]):
     async def _repair_marks(self, kind: MarkedKind, row: MarkedRow, missing: set[str]) -> Mismatch:
         names = len(row.names)
         if self._repair:
-            await write_marks(self._sessions, kind, [(row, row.without(missing))])
+            await write_marks(self._sessions, kind, row, row.without(missing))
         return Mismatch(row.reference, "thumbnails", names, names - len(missing), repaired=self._repair)
 
     async def _check_file(self, kind: Kind, reference: FileReference) -> tuple[Kind, Mismatch | None]:

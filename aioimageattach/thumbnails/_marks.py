@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Update, bindparam, func, update
+from sqlalchemy import Update, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Mapper
 
@@ -27,8 +27,9 @@ __all__ = ["drop_outdated_marks", "has_marks", "write_results"]
 async def write_results(
     sessions: async_sessionmaker[Any], classes: Iterable[type[Image]], store: KeyedStore, results: Iterable[Made]
 ) -> None:
-    """Set the marks of originals, and fill in placeholders that are missing, in one transaction.
+    """Set the marks of originals, and fill in placeholders that are missing.
 
+    No transaction waits for a row while it has locked another one, so it cannot cause a deadlock in the application.
     Rows whose image has been replaced or deleted in the meantime do not change. A mark is set if the files of its
     thumbnail all exist, and if the result covers all thumbnails that the class declares.
 
@@ -44,13 +45,28 @@ async def write_results(
     """
     found = list(results)
     mappers = {mapper: None for cls in classes for mapper in mapper_of(cls).self_and_descendants}
-    updates = [(mapper, rows) for mapper in mappers if (rows := _rows(mapper, store, found))]
-    if not updates:
-        return
+    for mapper in mappers:
+        rows = _rows(mapper, store, found)
+        written = await _write(sessions, mapper, rows) if rows else set()
+        for row in rows:
+            if row["of"] not in written:
+                await _write(sessions, mapper, [row])
+
+
+async def _write(
+    sessions: async_sessionmaker[Any], mapper: Mapper[Any], rows: Sequence[Mapping[str, str | None]]
+) -> set[str | None]:
+    """Write to one row, or to those of several rows that no other transaction has locked; return their revisions."""
+    statement, column = _update(mapper), mapper.columns["revision"]
+    written = {row["of"] for row in rows}
     async with sessions.begin() as session:
-        for mapper, rows in updates:
-            connection = await session.connection(bind_arguments={"mapper": mapper})
-            await connection.execute(_update(mapper), rows)
+        connection = await session.connection(bind_arguments={"mapper": mapper, "clause": statement})
+        if len(rows) > 1 and connection.dialect.name != "sqlite":  # which has no locks on rows
+            query = select(column).where(column.in_(written)).with_for_update(skip_locked=True)
+            written = {*await connection.scalars(query)}
+        if written:
+            await connection.execute(statement, [row for row in rows if row["of"] in written])
+    return written
 
 
 def has_marks(cls: type[Image]) -> bool:
@@ -76,13 +92,14 @@ async def drop_outdated_marks(
     """
     wanted = {*revisions}
     for kind in marked_kinds(ImageKind(mapper_of(cls)) for cls in classes):
-        rows = await run_with_reader(sessions, kind.mapper, partial(kind.with_revisions, store, wanted))
-        kept = [(row, row.without(())) for row in rows]
-        await write_marks(sessions, kind, [(row, marks) for row, marks in kept if marks != row.marks])
+        for row in await run_with_reader(sessions, kind.mapper, partial(kind.with_revisions, store, wanted)):
+            marks = row.without(())
+            if marks != row.marks:
+                await write_marks(sessions, kind, row, marks)
 
 
 def _rows(mapper: Mapper[Any], store: KeyedStore, results: Sequence[Made]) -> list[dict[str, str | None]]:
-    """Return the values to write, ordered by revision, so that concurrent transactions do not deadlock."""
+    """Return the values to write, ordered by revision."""
     declared, names = declarations_of(mapper.class_), written_columns(mapper)
     found: dict[str, dict[str, str | None]] = {}
     for result in results:

@@ -29,7 +29,7 @@ from aioimageattach.thumbnails._maker import Made, ThumbnailMaker
 from aioimageattach.thumbnails._marks import write_results
 from aioimageattach.thumbnails._turns import Priority, turns
 from tests.databases import Database
-from tests.entity.models import started, statements
+from tests.entity.models import engine_of, started, statements
 from tests.thumbnails.models import Photo, Plain, all_thumbnails, names, put, row, size_of
 from tests.thumbnails.test_server import Site, Troubled
 
@@ -363,7 +363,8 @@ async def test_complete_thumbnails_are_marked(sessions: async_sessionmaker[Async
         await write_results(
             sessions, maker.classes, MemoryStore(), results
         )  # other processes would not recognise this store
-    assert len([one for one in sent if one.startswith("UPDATE")]) == 3
+    # a row that another transaction may have locked, such as the one that was replaced, is written separately
+    assert len([one for one in sent if one.startswith("UPDATE")]) == (3 if engine_of(sessions).name == "sqlite" else 4)
     async with sessions() as session:
         found = {one.id: one for one in await session.scalars(select(Cover))}
     marked = [

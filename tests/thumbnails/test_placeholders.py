@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, String, insert, inspect, select, update
+from sqlalchemy import (
+    ForeignKey,
+    ForeignKeyConstraint,
+    String,
+    Update,
+    create_engine,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, selectin_polymorphic
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, selectin_polymorphic
 
 from aioimageattach import (
     CropBox,
@@ -34,7 +45,7 @@ from aioimageattach.thumbnails import backfill
 from aioimageattach.thumbnails._dispatch import Job, JobRunner
 from aioimageattach.thumbnails._turns import Priority
 from tests.databases import Database
-from tests.entity.models import started, statements
+from tests.entity.models import engine_of, started, statements
 from tests.photos import opened, photo, saved
 from tests.thumbnails.backfilling import BEGIN, SMALL, STEP, CountingStore, values
 
@@ -355,6 +366,37 @@ async def test_columns_of_another_table(sqlite: Sessions, store: CountingStore) 
     assert (progress.counts["made"], progress.counts["placeholders"]) == (1, 0)
     await backfill(sqlite, Joined, store=store).execute()
     assert store.reads == 1
+
+
+async def test_a_deadlock_is_impossible(sessions: Sessions, store: CountingStore) -> None:
+    """A backfill locks no row while it waits for another row, so the application can lock them in any order."""
+    await fill(sessions, store, Plain, CAT, CUP, CAT)
+    async with sessions() as session:
+        await session.execute(update(Plain).where(Plain.id == 1).values(dominant_colour="#000000"))
+        run = asyncio.create_task(backfill(sessions, Plain, store=store).execute())
+        await asyncio.wait({run}, timeout=1)
+        assert not run.done()
+        await session.execute(update(Plain).where(Plain.id == 0).values(dominant_colour="#ffffff"))
+        await session.commit()
+    assert (await run).counts["placeholders"] == 3
+    colours = [colour for _, colour in await placeholders(sessions, Plain)]
+    assert colours[1:] == ["#000000", (await expected(CAT))[1]]
+    assert None not in [thumbhash for thumbhash, _ in await placeholders(sessions, Plain)]
+
+
+async def test_replicas(sqlite: Sessions, store: CountingStore) -> None:
+    """Rows are written to the primary database."""
+    await fill(sqlite, store, Cover, CAT, CUP)
+    replica = create_engine("sqlite://")
+
+    class Routing(Session):
+        def get_bind(self, mapper: Any = None, *, clause: Any = None, **more: Any) -> Any:
+            return super().get_bind(mapper, clause=clause, **more) if isinstance(clause, Update) else replica
+
+    routed = async_sessionmaker(engine_of(sqlite), sync_session_class=Routing)
+    progress = await backfill(routed, Cover, store=store).execute()
+    assert (progress.counts["marked"], progress.counts["placeholders"]) == (2, 2)
+    assert await placeholders(sqlite, Cover) == [await expected(CAT), await expected(CUP)]
 
 
 async def test_columns_of_subclasses(sessions: Sessions, store: CountingStore) -> None:
