@@ -8,16 +8,20 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from itertools import combinations, islice
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Generic, Self, TypeVar
 
 from .._listings import merged
 from ..exc import DeclarationError, InvalidKeyError, StoreError
 from ..file import AsyncFile, Source
+from ..key import ImageKey
 from ..store import KeyedStore, ObjectInfo, Store
+from ..store._keyed import KeyLevelStore
 
-__all__ = ["CombinedStore", "NameRoutingStore", "check_places", "check_stores", "joined"]
+__all__ = ["CombinedStore", "KeyRoutingStore", "NameRoutingStore", "S", "check_places", "check_stores", "joined"]
 
 _BATCH: Final = 1000
+
+S = TypeVar("S", bound=Store)
 
 
 def check_stores(stores: Iterable[Any], *, keyed: bool) -> None:
@@ -88,8 +92,52 @@ class CombinedStore(Store):
                 stack.push_async_exit(store)
 
 
-class NameRoutingStore(CombinedStore, KeyedStore):
+class KeyRoutingStore(CombinedStore, KeyLevelStore, Generic[S]):
+    """Base class of the stores that keep a file in one of several stores, depending on its key."""
+
+    @abstractmethod
+    def _of_key(self, key: ImageKey) -> S:
+        """Return the store to which a key belongs.
+
+        Raises:
+            InvalidKeyError: It belongs to none.
+        """
+
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
+        """Put a file into the store to which its key belongs."""
+        await self._of_key(key).put(key, file, reproducible=reproducible)
+
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open a file in the store to which its key belongs."""
+        return await self._of_key(key).get(key)
+
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL in the store to which the key belongs."""
+        return self._of_key(key).url_for(key)
+
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """Return a URL of the store to which the key belongs, under which browsers save a file."""
+        return self._of_key(key).download_url_for(key, filename)
+
+    async def discard(self, key: ImageKey) -> None:
+        """Delete a file in the store to which its key belongs."""
+        await self._of_key(key).discard(key)
+
+
+class NameRoutingStore(KeyRoutingStore[KeyedStore], KeyedStore):
     """Base class of the stores that keep a file in one of several stores, depending on its name."""
+
+    async def head(self, key: ImageKey) -> ObjectInfo:
+        """Return the size and modification time of the file of a key."""
+        return await self._of_key(key).head(key)
+
+    def legacy_name(self, key: ImageKey) -> str:
+        """Return the name of a key without a revision in the store to which it belongs."""
+        return self._of_key(key).legacy_name(key)
+
+    def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
+        """Return the names of a key without a revision in the store to which it belongs."""
+        return self._of_key(key).legacy_names(key)
 
     @abstractmethod
     def _of(self, name: str) -> KeyedStore:

@@ -19,11 +19,10 @@ from ..file._spool import SpoolFile
 from ..key import ImageKey
 from ..store import KeyedStore, ObjectInfo, Store
 from ..store._keyed import KeyLevelStore
-from ._combined import CombinedStore, check_places, check_stores, joined
+from ._combined import CombinedStore, S, check_places, check_stores, joined
 
 __all__ = ["MirrorStore", "PlainMirrorStore"]
 
-S = TypeVar("S", bound=Store)
 R = TypeVar("R")
 
 _BATCH: Final = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Hashable, Iterable
 from datetime import datetime
 from itertools import islice
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic
 
 from .._listings import merged
 from .._names import SANDBOX, check_name
@@ -15,11 +15,10 @@ from ..file import AsyncFile, Source
 from ..key import ImageKey
 from ..store import KeyedStore, ObjectInfo, Store
 from ..store._keyed import KeyLevelStore
-from ._combined import CombinedStore, check_places, check_stores, joined
+from ._combined import CombinedStore, S, check_places, check_stores, joined
 
 __all__ = ["DELETED_MARK_MIMETYPE", "OverlayStore", "PlainOverlayStore"]
 
-S = TypeVar("S", bound=Store)
 
 DELETED_MARK_MIMETYPE: Final = "application/x-sqlalchemy-imageattach-sandbox-deleted"
 """MIME type of the empty files that mark deleted files of the store below, visible in listings of a server."""

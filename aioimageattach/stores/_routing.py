@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
 
 from .._names import DERIVED, check_name
 from ..exc import InvalidKeyError
-from ..file import AsyncFile, Source
 from ..key import ImageKey
-from ..store import KeyedStore, ObjectInfo, Store
-from ..store._keyed import KeyLevelStore
-from ._combined import CombinedStore, NameRoutingStore, check_stores, joined
+from ..store import KeyedStore, Store
+from ._combined import KeyRoutingStore, NameRoutingStore, S, check_stores, joined
 
 __all__ = ["PlainRoutingStore", "RoutingStore"]
 
-S = TypeVar("S", bound=Store)
 
-
-class PlainRoutingStore(CombinedStore, KeyLevelStore, Generic[S]):
+class PlainRoutingStore(KeyRoutingStore[S]):
     """Routes to stores that need not be a :class:`~aioimageattach.store.KeyedStore`; see :class:`RoutingStore`."""
 
     def __init__(self, stores: Mapping[str, S], default: S | None = None) -> None:
@@ -87,25 +82,8 @@ class PlainRoutingStore(CombinedStore, KeyLevelStore, Generic[S]):
         routes = [f"{object_type}: {store!r}" for object_type, store in self._stores.items()]
         return f"<{type(self).__name__} {', '.join([*routes, f'else {self._default!r}'])}>"
 
-    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
-        """Put a file into the store of its object type."""
-        await self.store_of(key.object_type).put(key, file, reproducible=reproducible)
-
-    async def get(self, key: ImageKey) -> AsyncFile:
-        """Open a file in the store of its object type."""
-        return await self.store_of(key.object_type).get(key)
-
-    def url_for(self, key: ImageKey) -> str:
-        """Return the URL in the store of the object type."""
-        return self.store_of(key.object_type).url_for(key)
-
-    def download_url_for(self, key: ImageKey, filename: str) -> str:
-        """Return a URL of the store of the object type under which browsers save a file."""
-        return self.store_of(key.object_type).download_url_for(key, filename)
-
-    async def discard(self, key: ImageKey) -> None:
-        """Delete a file in the store of its object type."""
-        await self.store_of(key.object_type).discard(key)
+    def _of_key(self, key: ImageKey) -> S:
+        return self.store_of(key.object_type)
 
 
 class RoutingStore(PlainRoutingStore[KeyedStore], NameRoutingStore):
@@ -147,21 +125,9 @@ class RoutingStore(PlainRoutingStore[KeyedStore], NameRoutingStore):
         found = self._find(object_type)
         return [] if found is None else [found]
 
-    def legacy_name(self, key: ImageKey) -> str:
-        """Return the name of a key without a revision in the store of its object type."""
-        return self.store_of(key.object_type).legacy_name(key)
-
-    def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
-        """Return the names of a key without a revision in the store of its object type."""
-        return self.store_of(key.object_type).legacy_names(key)
-
     def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
         """Return the store of an object type, or its parts if it combines others."""
         return self.store_of(object_type).parts(object_type)
-
-    async def head(self, key: ImageKey) -> ObjectInfo:
-        """Return the size and modification time of the file of a key."""
-        return await self.store_of(key.object_type).head(key)
 
 
 def _plain(object_type: str) -> str:

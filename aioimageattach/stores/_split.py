@@ -8,9 +8,9 @@ from typing import Final
 
 from .._names import DERIVED, FRAMING, SANDBOX, THUMBNAIL, check_name, revision_time
 from ..exc import InvalidKeyError
-from ..file import AsyncFile, Source
+from ..file import Source
 from ..key import ImageKey, make_revision
-from ..store import KeyedStore, ObjectInfo, Store
+from ..store import KeyedStore, Store
 from ._combined import NameRoutingStore, check_places, check_stores, joined
 
 __all__ = ["SplitStore"]
@@ -80,43 +80,13 @@ class SplitStore(NameRoutingStore):
         Raises:
             InvalidKeyError: An original has the revision of a thumbnail; nothing was read.
         """
-        store = self._of_key(key)
-        if store is self.thumbnails and not reproducible:
+        if self._of_key(key) is self.thumbnails and not reproducible:
             raise InvalidKeyError(
                 "revision: expected one from revision_for(..., reproducible=False) for an original, got "
-                f"{key.revision!r}, "
-                "which belongs to a thumbnail",
+                f"{key.revision!r}, which belongs to a thumbnail",
                 store=repr(self),
             )
-        await store.put(key, file, reproducible=reproducible)
-
-    async def get(self, key: ImageKey) -> AsyncFile:
-        """Open a file in the store of the originals or of the thumbnails."""
-        return await self._of_key(key).get(key)
-
-    def url_for(self, key: ImageKey) -> str:
-        """Return the URL in the store of the originals or of the thumbnails."""
-        return self._of_key(key).url_for(key)
-
-    def download_url_for(self, key: ImageKey, filename: str) -> str:
-        """Return a URL of the store of the originals or of the thumbnails under which browsers save a file."""
-        return self._of_key(key).download_url_for(key, filename)
-
-    async def discard(self, key: ImageKey) -> None:
-        """Delete a file in the store of the originals or of the thumbnails."""
-        await self._of_key(key).discard(key)
-
-    async def head(self, key: ImageKey) -> ObjectInfo:
-        """Return the size and modification time of the file of a key."""
-        return await self._of_key(key).head(key)
-
-    def legacy_name(self, key: ImageKey) -> str:
-        """Return the name of a key without a revision in the store of the originals."""
-        return self.originals.legacy_name(key)
-
-    def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
-        """Return the names of a key without a revision in the store of the originals."""
-        return self.originals.legacy_names(key)
+        await super().put(key, file, reproducible=reproducible)
 
     def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
         """Return both stores, or their parts if they combine others."""
