@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Row, select
@@ -13,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_dict
 
+from .._batches import batched
 from .._names import revision_of
 from ..entity._references import object_types
 from ..exc import ImageAttachError, InvalidKeyError
@@ -133,8 +133,7 @@ def _instance(session: Session, mapper: Mapper[Any], values: Mapping[str, Any]) 
 
 def _matching(reader: Reader, column: ColumnElement[Any], values: Collection[str]) -> Iterator[str]:
     """Yield the values, or their lower-case forms, that a column contains."""
-    wanted = iter({*values, *map(str.casefold, values)})
-    while batch := list(islice(wanted, PAGE)):
+    for batch in batched({*values, *map(str.casefold, values)}, PAGE):
         yield from reader.connection.scalars(select(column).where(column.in_(batch)))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, bindparam, update
 
+from .._batches import batched
 from ..entity._derived import MARKS, marked_files
 from ..store import KeyedStore
 from .declared import DeclaredKind
@@ -68,8 +69,7 @@ class MarkedKind(DeclaredKind):
 
     def with_revisions(self, store: KeyedStore, revisions: Iterable[str], reader: Reader) -> list[MarkedRow]:
         """Return the rows with the given revisions."""
-        column, wanted = self.column(self.source), sorted({*revisions})
-        batches = [wanted[start : start + PAGE] for start in range(0, len(wanted), PAGE)]
+        column, batches = self.column(self.source), batched(sorted({*revisions}), PAGE)
         return [row for batch in batches for row in self.rows(reader, store, column.in_(batch))]
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Row, Text, select, type_coerce
 from sqlalchemy.orm import Mapper
 
+from .._batches import batched
 from .._filenames import UNKNOWN_TYPE
 from ..exc import DamagedValueError
 from ..offload._columns import columns_of, settings_of
@@ -83,8 +83,8 @@ class StoredKind(Kind):
         """Return the names that rows contain. Fast if the column is declared with ``index=True``."""
         column = type_coerce(self.source, Text())
         found = set[str]()
-        wanted = iter([str(content) for name in names if (content := parse_name(name)) is not None])
-        while batch := list(islice(wanted, PAGE)):
+        wanted = [str(content) for name in names if (content := parse_name(name)) is not None]
+        for batch in batched(wanted, PAGE):
             query = select(column).where(column.in_(batch))
             found.update(raw[1:] for raw in reader.connection.scalars(query))
         return found

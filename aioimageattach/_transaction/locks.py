@@ -10,6 +10,8 @@ from sqlalchemy import Column, ColumnElement, select, tuple_
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper
 
+from .._batches import batched
+
 __all__ = ["PAGE", "OwnerRow", "among", "lock_owners", "root_of"]
 
 PAGE: Final = 1000
@@ -92,10 +94,9 @@ def _primary_keys(
 
 
 def _pages(keys: set[Key]) -> Iterator[list[Key]]:
-    """Yield the keys in pages, sorted as the database sorts numbers, so that the order is the same across pages."""
+    """Return the keys in pages, sorted as the database sorts numbers, so that the order is the same across pages."""
     try:
         ordered = sorted(keys)
     except TypeError:
         ordered = sorted(keys, key=repr)
-    for start in range(0, len(ordered), PAGE):
-        yield ordered[start : start + PAGE]
+    return batched(ordered, PAGE)

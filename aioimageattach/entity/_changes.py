@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
 
+from .._batches import batched
 from .._transaction.hooks import connection_of
 from .._transaction.locks import PAGE, OwnerRow
 from ..store import Store
@@ -129,11 +130,7 @@ def read_rows(session: Session, group: AttachmentChanges) -> dict[tuple[Any, ...
     found: dict[tuple[Any, ...], list[StoredRow]] = {}
     attachment = group.attachment
     for connection, set_keys in by_connection(session, group).items():
-        rows = [
-            row
-            for start in range(0, len(set_keys), PAGE)
-            for row in latest_rows(attachment, connection, set_keys[start : start + PAGE])
-        ]
+        rows = [row for batch in batched(set_keys, PAGE) for row in latest_rows(attachment, connection, batch)]
         if not {row.set_key for row in rows} <= group.sets.keys():
             # the database returns padded keys, as for CHAR(10): query each set, so that the database compares them
             found.update((set_key, latest_rows(attachment, connection, [set_key])) for set_key in set_keys)

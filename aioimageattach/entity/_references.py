@@ -10,6 +10,7 @@ from sqlalchemy import Column, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 
+from .._batches import batched
 from .._transaction.references import Referrer, TrackedFile
 from ..key import ImageKey
 from ._image import Image
@@ -80,8 +81,8 @@ def _referenced_revisions(
     found: set[str] = set()
     for mapper in mappers:
         column: Column[Any] = mapper.columns["revision"]
-        for start in range(0, len(ordered), _PAGE):
-            query = select(column).where(column.in_(ordered[start : start + _PAGE]))
+        for batch in batched(ordered, _PAGE):
+            query = select(column).where(column.in_(batch))
             found.update(revision.casefold() for revision in connection.scalars(query))
     return {revision for revision in ordered if revision.casefold() in found}
 

@@ -6,14 +6,14 @@ does not import. Its rows name files that would otherwise look like orphans.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
-from itertools import islice
 from typing import Final
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, bindparam, inspect, literal, select, text
 from sqlalchemy.exc import DBAPIError
 
+from .._batches import batched
 from .._inventory import PAGE, Kind, Reader, Sessions, run_with_reader
 from .._names import revision_of
 
@@ -114,7 +114,7 @@ def _named(table: Table, names: Collection[str], reader: Reader) -> tuple[set[st
             without_revision = select(literal(1)).select_from(table).limit(1)
             if revision is not None:
                 without_revision = without_revision.where(revision.is_(None))
-                for batch in _batches(list(by_revision)):
+                for batch in batched(by_revision, PAGE):
                     query = select(revision).where(revision.in_(batch))
                     found.update(name for one in connection.scalars(query) for name in by_revision[one.casefold()])
             has_legacy = bool(legacy) and connection.scalar(without_revision) is not None
@@ -127,9 +127,3 @@ def _named(table: Table, names: Collection[str], reader: Reader) -> tuple[set[st
     if has_legacy:
         reasons[f"{rows} may name files of SQLAlchemy-ImageAttach: {_REMEDY}"] = True
     return found, reasons
-
-
-def _batches(values: Sequence[str]) -> Iterator[list[str]]:
-    rest = iter(values)
-    while batch := list(islice(rest, PAGE)):
-        yield batch

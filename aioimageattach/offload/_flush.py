@@ -20,6 +20,7 @@ from sqlalchemy.orm.attributes import (
 )
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 
+from .._batches import batched
 from .._greenlet import await_, in_bridge
 from .._telemetry import LEFT, log_fields
 from .._transaction.fence import GRACE, grace_of
@@ -354,8 +355,8 @@ def _read(
     columns = columns_of(mapper)
     primary = mapper.primary_key
     query = select(*primary, *columns.values()).select_from(mapper.persist_selectable).with_for_update(key_share=True)
-    for start in range(0, len(identities), PAGE):
-        for row in connection.execute(query.where(among(primary, identities[start : start + PAGE]))):
+    for batch in batched(identities, PAGE):
+        for row in connection.execute(query.where(among(primary, batch))):
             yield tuple(row[: len(primary)]), dict(zip(columns, row[len(primary) :], strict=True))
 
 
@@ -417,10 +418,9 @@ class ValueReferrer(Referrer):
         """See :meth:`Referrer.referenced`; an index on the column makes this fast."""
         by_reference = {f"@{file.key}": file for file in files}
         found: set[TrackedFile] = set()
-        references = sorted(by_reference)
         for column in self._columns():
-            for start in range(0, len(references), PAGE):
-                query = select(column).where(column.in_(references[start : start + PAGE]))
+            for references in batched(sorted(by_reference), PAGE):
+                query = select(column).where(column.in_(references))
                 found.update(by_reference[raw] for raw in connection.scalars(query) if raw in by_reference)
         return found
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .._batches import batched
 from .._tasks import map_concurrently
 from .._threads import run_pixels
 from .._transaction.files import CONCURRENCY
@@ -98,7 +99,7 @@ async def prepare_all(wanted: Sequence[Wanted]) -> list[Prepared]:
             return [_prepare(*job) for job in jobs]
         return await run_pixels(lambda: [_prepare(*job) for job in jobs])
 
-    batches = [wanted[start : start + _BATCH] for start in range(0, len(wanted), _BATCH)]
+    batches = list(batched(wanted, _BATCH))
     return [one for some in await map_concurrently(batch, batches, limit=CONCURRENCY) for one in some]
 
 

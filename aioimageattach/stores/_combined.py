@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
-from itertools import combinations, islice
+from itertools import combinations
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
+from .._batches import batched
 from .._listings import merged
 from ..exc import DeclarationError, InvalidKeyError, StoreError
 from ..file import AsyncFile, Source
@@ -172,8 +173,7 @@ class NameRoutingStore(KeyRoutingStore[KeyedStore], KeyedStore):
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
         """Delete many files, with one call per store; return the error of each that could not be deleted."""
         failed: dict[str, StoreError] = {}
-        rest = iter(names)
-        while batch := list(islice(rest, _BATCH)):
+        for batch in batched(names, _BATCH):
             for store, routed in self._split(batch, failed):
                 failed |= await store.delete_objects(routed)
         return failed

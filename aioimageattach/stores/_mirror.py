@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from datetime import datetime
-from itertools import islice
 from typing import Final, Generic, TypeVar
 
+from .._batches import batched
 from .._listings import merged
 from .._names import check_name
 from .._tasks import finish
@@ -200,8 +200,7 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
         """Delete many files in all stores; return an error for each that some store could not delete."""
         failed: dict[str, StoreError] = {}
-        rest = iter(names)
-        while batch := list(islice(rest, _BATCH)):
+        for batch in batched(names, _BATCH):
             for found in await self._in_all(lambda store, batch=batch: store.delete_objects(batch)):  # type: ignore[misc]
                 failed = found | failed
         return failed

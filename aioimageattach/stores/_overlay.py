@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable, Iterable
 from datetime import datetime
-from itertools import islice
 from typing import Final, Generic
 
+from .._batches import batched
 from .._listings import merged
 from .._names import SANDBOX, check_name
 from .._tasks import map_concurrently
@@ -197,8 +197,7 @@ class OverlayStore(KeyedStore, PlainOverlayStore[KeyedStore]):
             except StoreError as error:
                 failed[name] = error
 
-        rest = iter(names)
-        while batch := list(islice(rest, _BATCH)):
+        for batch in batched(names, _BATCH):
             own = [name for name in batch if _is_own(name)]
             failed |= await self.above.delete_objects(own)
             await map_concurrently(delete, [name for name in batch if not _is_own(name)], limit=_PARALLEL)

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 
+from ..._batches import batched
 from ..._tasks import finish
 from ..._telemetry import GET, PUT
 from ...exc import StoreError
@@ -166,16 +167,14 @@ class BaseFileSystemStore(KeyedStore):
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
         """Delete many files, 1,000 per call in a worker thread; return the errors of those not deleted, by name."""
         failed: dict[str, StoreError] = {}
-        rest = iter(names)
-        while batch := list(islice(rest, _BATCH)):
+        for batch in batched(names, _BATCH):
             failed |= await run_in_thread(self._delete_each, batch)
         return failed
 
     async def move_objects(self, names: Mapping[str, str]) -> dict[str, StoreError]:
         """Rename many files, 1,000 per call in a worker thread; return the errors of those not renamed, by old name."""
         failed: dict[str, StoreError] = {}
-        rest = iter(names.items())
-        while batch := list(islice(rest, _BATCH)):
+        for batch in batched(names.items(), _BATCH):
             failed |= await run_in_thread(self._move_each, batch)
         return failed
 

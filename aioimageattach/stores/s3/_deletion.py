@@ -6,9 +6,9 @@ import base64
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Final
 
+from ..._batches import batched
 from ..._tasks import map_concurrently
 from ..._telemetry import log_fields
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError, StorePermissionError
@@ -54,8 +54,7 @@ class Deleter:
     async def delete_many(self, names: Iterable[str]) -> dict[str, StoreError]:
         """Delete many objects, up to 1,000 per request; return the errors of those that were not deleted, by name."""
         failed: dict[str, StoreError] = {}
-        rest = iter(names)
-        while batch := list(islice(rest, MAX_DELETES)):
+        for batch in batched(names, MAX_DELETES):
             single: list[str] = []
             many: dict[str, str] = {}
             for name in dict.fromkeys(batch):
