@@ -11,7 +11,7 @@ from typing import ClassVar
 import aiohttp
 
 from aioimageattach.stores.s3 import Credentials
-from aioimageattach.stores.s3._http.sender import utc_now
+from aioimageattach.stores.s3._credentials.cache import utc_now
 from aioimageattach.stores.s3._signing.v4 import SignerV4
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY
 from tests.servers.ministack import BIND, ROOT, free_port

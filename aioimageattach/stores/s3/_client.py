@@ -15,7 +15,7 @@ import aiohttp
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError, StoreMissingError
 from ...file import Source as FileSource
 from ._copying import CopySource, receive_source
-from ._credentials.cache import CredentialCache
+from ._credentials.cache import CredentialCache, utc_now
 from ._credentials.profiles import DefaultCredentials
 from ._credentials.sources import CredentialProvider, Credentials, CredentialSource, to_source
 from ._deletion import Deleter
@@ -27,7 +27,7 @@ from ._http.chunked import Algorithm, new_hash
 from ._http.endpoint import Endpoint
 from ._http.receivers import look_up
 from ._http.responses import ListedObject, ListedUpload
-from ._http.sender import Progress, Request, Sender, Signer, utc_now
+from ._http.sender import Progress, Request, Sender, Signer
 from ._http.transport import ConnectorFactory, Transport
 from ._listing import list_objects, list_uploads
 from ._objects import ObjectHead

@@ -14,14 +14,15 @@ from ...._telemetry import log_fields
 from ....exc import ImageAttachError, StorePermissionError, StoreUnavailableError
 from .sources import NO_CREDENTIALS, Credentials, CredentialSource
 
-__all__ = ["CredentialCache"]
+__all__ = ["CredentialCache", "utc_now"]
 
 _NOT_RENEWED: Final = "s3.credentials_not_renewed"
 
 _log = logging.getLogger("aioimageattach.stores.s3")
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """Return the current time."""
     return datetime.now(UTC)
 
 
@@ -44,7 +45,7 @@ class CredentialCache:
     """How long to wait after a failed renewal."""
 
     def __init__(
-        self, source: CredentialSource, *, ahead: float = 300.0, clock: Callable[[], datetime] = _utc_now
+        self, source: CredentialSource, *, ahead: float = 300.0, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._source = source
         self._ahead = timedelta(seconds=ahead)

@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -29,7 +29,7 @@ from .endpoint import Endpoint
 from .transport import BREAKS, Transport, read_whole
 from .watchdog import Limit
 
-__all__ = ["Progress", "Receiver", "Request", "Sender", "Signer", "utc_now"]
+__all__ = ["Progress", "Receiver", "Request", "Sender", "Signer"]
 
 _log = logging.getLogger("aioimageattach.stores.s3")
 
@@ -89,11 +89,6 @@ class Signer(Protocol):
         fields: Mapping[str, str] = ...,
         conditions: Sequence[Condition] = ...,
     ) -> dict[str, str]: ...
-
-
-def utc_now() -> datetime:
-    """Return the current time."""
-    return datetime.now(UTC)
 
 
 class Request(NamedTuple):
