@@ -58,6 +58,7 @@ class Product(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     cover = image_attachment["Cover"]("Cover")
     photos = image_attachment["Photo", MultipleImageSet["Photo"]]("Photo", uselist=True)
+    plain = image_attachment["Plain"]("Plain")
 
 
 class Cover(Base, Image, FocalPoint, Placeholder, ThumbnailMarks):
@@ -78,6 +79,13 @@ class Photo(Base, Image):
     __thumbnails__ = {"card": Srcset([60], fallback=None)}
     product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
     order_index: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Plain(Base, Image):
+    """An image without declared thumbnails."""
+
+    __tablename__ = "plain"
+    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
 
 
 class Failing(MemoryStore):

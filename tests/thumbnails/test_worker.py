@@ -16,20 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import ForeignKey, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import StaticPool
 
 from aioimageattach import (
-    FocalPoint,
-    Image,
-    MultipleImageSet,
-    Srcset,
-    ThumbnailMarks,
     ThumbnailWorker,
-    image_attachment,
     set_default_store,
 )
 from aioimageattach._transaction.handover import Receiver, add_receiver, receivers, remove_receiver
@@ -43,49 +36,12 @@ from aioimageattach.testing.fixtures import thumbnails_made as thumbnails_made
 from aioimageattach.thumbnails._dispatch import Dispatcher, Job
 from tests.databases import Database, Servers
 from tests.entity.models import started, statements
+from tests.entity.test_derived import Base, Cover, Photo, Plain, Product
 from tests.entity.test_derived import store as store
 from tests.faults.proxy import Fault, Proxy
 from tests.photos import photo
 from tests.thumbnails.models import declared, names
 from tests.thumbnails.test_server import Gate, Troubled
-
-
-class Base(DeclarativeBase):
-    """The declarative base."""
-
-
-class Product(Base):
-    """A product with a cover and any number of photos."""
-
-    __tablename__ = "product"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    cover = image_attachment["Cover"]("Cover")
-    photos = image_attachment["Photo", MultipleImageSet["Photo"]]("Photo", uselist=True)
-    plain = image_attachment["Plain"]("Plain")
-
-
-class Cover(Base, Image, FocalPoint, ThumbnailMarks):
-    """An image with marks."""
-
-    __tablename__ = "cover"
-    __thumbnails__ = {"icon": Srcset([24], aspect=(1, 1), fallback=None), "card": Srcset([60, 120], sizes="50vw")}
-    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
-
-
-class Photo(Base, Image):
-    """An image without marks."""
-
-    __tablename__ = "photo"
-    __thumbnails__ = {"card": Srcset([60], fallback=None)}
-    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
-    order_index: Mapped[int] = mapped_column(primary_key=True)
-
-
-class Plain(Base, Image):
-    """An image without declared thumbnails."""
-
-    __tablename__ = "plain"
-    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
 
 
 class Collector(Dispatcher):
