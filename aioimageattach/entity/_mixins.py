@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from sqlalchemy import Float, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, validates
-from sqlalchemy.orm.attributes import instance_state, set_attribute
+from sqlalchemy.orm.attributes import flag_modified, instance_state, set_attribute
 
 from .._declared.framing import BOX, POINT, Framing
 from ..imaging._options import Crop, checked_area, checked_fractions
@@ -66,8 +66,7 @@ class FocalPoint:
     @focal_point.setter
     def focal_point(self, point: tuple[float, float] | None) -> None:
         x, y = (None, None) if point is None else checked_fractions("focal point", point, 2)
-        set_attribute(self, "focal_x", x)
-        set_attribute(self, "focal_y", y)
+        _set_together(self, {"focal_x": x, "focal_y": y})
 
     @validates(*POINT)
     def _check_fraction(self, name: str, value: Any) -> float | None:
@@ -121,8 +120,7 @@ class CropBox:
     def crop_box(self, box: Crop | None) -> None:
         values: Mapping[str, float] = {} if box is None else dict(zip(BOX, checked_area("crop box", box), strict=True))
         rounded = Framing.of(values).crop or (None,) * len(BOX)
-        for name, value in zip(BOX, rounded, strict=True):
-            set_attribute(self, name, value)
+        _set_together(self, dict(zip(BOX, rounded, strict=True)))
 
     @validates(*BOX)
     def _check_box(self, name: str, value: Any) -> float | None:
@@ -204,3 +202,15 @@ def keep_preview(row: Image, preview: Preview | None) -> None:
     if preview is not None:
         set_attribute(row, "thumbhash", preview.thumbhash)
         set_attribute(row, "dominant_colour", preview.colour)
+
+
+def _set_together(row: Any, values: Mapping[str, float | None]) -> None:
+    """Set attributes, so that an UPDATE writes all of them if one has changed.
+
+    SQLAlchemy writes only the changed ones. Two sessions that change different ones would leave a mixture in the row.
+    """
+    is_changed = any(row.__dict__.get(name, ...) != value for name, value in values.items())
+    for name, value in values.items():
+        set_attribute(row, name, value)
+        if is_changed:
+            flag_modified(row, name)

@@ -24,7 +24,7 @@ from aioimageattach.imaging import render
 from aioimageattach.thumbnails import generate
 from tests import photos
 from tests.databases import Database
-from tests.entity.models import CountingStore, started
+from tests.entity.models import CountingStore, started, statements
 
 BLOB = photos.photo("chelsea")
 BOX = (0.25, 0.1, 0.5, 0.8)
@@ -210,6 +210,31 @@ async def test_a_picture_of_the_same_size_has_no_box(sessions: Sessions) -> None
     async with sessions() as session:
         columns = "crop_left, crop_top, crop_width, crop_height"
         assert (await session.execute(text(f"SELECT {columns} FROM product_photo"))).all() == [(None,) * 4]
+
+
+async def test_two_editors(sessions: Sessions) -> None:
+    """The row has the box and the point of the last one, not a mixture; setting present values changes nothing."""
+    number = await product_with(sessions)
+    async with sessions.begin() as session:
+        original = (await session.get_one(Product, number)).photo.require_original()
+        original.crop_box, original.focal_point = (0.0, 0.0, 0.5, 0.5), (0.25, 0.25)
+    async with sessions() as one, sessions() as other:
+        first = (await one.get_one(Product, number)).photo.require_original()
+        await one.commit()
+        last = (await other.get_one(Product, number)).photo.require_original()
+        await other.commit()
+        first.crop_box, first.focal_point = (0.0, 0.0, 0.75, 0.5), (0.25, 0.75)
+        await one.commit()
+        last.crop_box, last.focal_point = (0.5, 0.0, 0.5, 0.5), (0.75, 0.25)
+        await other.commit()
+        with statements(sessions) as sent:
+            last.crop_box, last.focal_point = last.crop_box, last.focal_point
+            await other.commit()
+        assert not [one for one in sent if one.startswith("UPDATE")]
+    async with sessions() as session:
+        columns = "crop_left, crop_top, crop_width, crop_height, focal_x, focal_y"
+        row = (await session.execute(text(f"SELECT {columns} FROM product_photo"))).one()
+        assert tuple(row) == (0.5, 0.0, 0.5, 0.5, 0.75, 0.25)
 
 
 # --- thumbnails with rows --------------------------------------------------------------------------------------------
