@@ -16,6 +16,7 @@ from aioimageattach.file import AsyncFile, Source
 from aioimageattach.store import Store
 from aioimageattach.stores import MemoryStore
 from tests.databases import Database
+from tests.photos import photo
 
 
 class Base(DeclarativeBase):
@@ -92,6 +93,14 @@ async def started(
     if store is not None:
         bind_store(sessions, store)
     return sessions
+
+
+async def key_with_photo(sessions: async_sessionmaker[AsyncSession], owner: Any) -> int:
+    """Commit a new owner with a photo of Chelsea, and return its key."""
+    async with sessions.begin() as session:
+        session.add(owner)
+        await owner.photo.from_blob(photo("chelsea"))
+    return int(owner.id)
 
 
 def engine_of(sessions: async_sessionmaker[AsyncSession]) -> AsyncEngine:

@@ -24,7 +24,7 @@ from aioimageattach.imaging import render
 from aioimageattach.thumbnails import generate
 from tests import photos
 from tests.databases import Database
-from tests.entity.models import CountingStore, started, statements
+from tests.entity.models import CountingStore, key_with_photo, started, statements
 
 BLOB = photos.photo("chelsea")
 BOX = (0.25, 0.1, 0.5, 0.8)
@@ -67,14 +67,6 @@ async def sessions(database: Database, store: CountingStore) -> Sessions:
     return await started(database, Base.metadata, store, expire_on_commit=False)
 
 
-async def product_with(sessions: Sessions, blob: bytes = BLOB) -> int:
-    """Return the key of a product with a photo."""
-    async with sessions.begin() as session:
-        session.add(product := Product())
-        await product.photo.from_blob(blob)
-    return product.id
-
-
 def difference(one: bytes, other: bytes) -> float:
     """Return the mean difference of two images of the same size, on white, per channel from 0 to 255."""
     pictures = []
@@ -108,7 +100,7 @@ async def cropped(recipe: Recipe, pixels: tuple[int, int, int, int] = PIXELS, na
 )
 async def test_a_box_is_stored_as_thumbnails_show_it(sessions: Sessions, box: Any, expected: Any) -> None:
     """The row has the rounded box at once and after it was loaded, whatever precision the database has."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions.begin() as session:
         original = (await session.get_one(Product, number)).photo.require_original()
         original.crop_box = 0.9, 0.9, 0.1, 0.1
@@ -153,7 +145,7 @@ def test_boxes_outside_of_the_picture_are_refused(box: Any) -> None:
 
 async def test_boxes_that_other_programs_have_written(sessions: Sessions) -> None:
     """Such a box is limited to the image, and thumbnails can be made."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions.begin() as session:
         values = {"crop_left": 0.504, "crop_top": 0.2, "crop_width": 3, "crop_height": 0}
         await session.execute(update(ProductPhoto).values(values))
@@ -165,7 +157,7 @@ async def test_boxes_that_other_programs_have_written(sessions: Sessions) -> Non
 
 async def test_points_that_other_programs_have_written(sessions: Sessions) -> None:
     """A point outside of the image is limited to it."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions.begin() as session:
         await session.execute(update(ProductPhoto).values({"focal_x": 1.5, "focal_y": 0.25}))
     async with sessions.begin() as session:
@@ -184,7 +176,7 @@ def test_points_that_are_not_finite_count_as_none(number: float) -> None:
 
 async def test_a_box_that_is_not_loaded_is_asked_for(sessions: Sessions) -> None:
     """A deferred or expired crop box does not cause a query in a synchronous call."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions() as session:
         options = selectinload(Product.photo).options(defer(ProductPhoto.crop_width))
         product = (await session.scalars(select(Product).options(options).where(Product.id == number))).one()
@@ -201,7 +193,7 @@ async def test_a_box_that_is_not_loaded_is_asked_for(sessions: Sessions) -> None
 
 async def test_a_picture_of_the_same_size_has_no_box(sessions: Sessions) -> None:
     """A box belongs to one image, also if SQLAlchemy updates its row for another, or the image is moved."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions.begin() as session:
         (await session.get_one(Product, number)).photo.require_original().crop_box = BOX
     async with sessions.begin() as session:
@@ -214,7 +206,7 @@ async def test_a_picture_of_the_same_size_has_no_box(sessions: Sessions) -> None
 
 async def test_two_editors(sessions: Sessions) -> None:
     """The row has the box and the point of the last one, not a mixture; setting present values changes nothing."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions.begin() as session:
         original = (await session.get_one(Product, number)).photo.require_original()
         original.crop_box, original.focal_point = (0.0, 0.0, 0.5, 0.5), (0.25, 0.25)
@@ -243,7 +235,7 @@ async def test_two_editors(sessions: Sessions) -> None:
 async def test_thumbnails_show_the_box_of_the_original(sessions: Sessions) -> None:
     """A thumbnail is made and found by box, and made again when the box changes, as with the crop of a recipe."""
     async with sessions.begin() as session:
-        product = await session.get_one(Product, await product_with(sessions))
+        product = await session.get_one(Product, await key_with_photo(sessions, Product()))
         boxes: list[dict[str, Any]] = [{"width": 100}, {"width": 80, "height": 80}, {"ratio": 0.5}]
         recipes = [Recipe(**box, format="png") for box in (*boxes, {"width": 999, "enlarge": False})]
         whole = await product.photo.generate_thumbnails(recipes)
@@ -272,7 +264,7 @@ async def test_thumbnails_show_the_box_of_the_original(sessions: Sessions) -> No
 async def test_a_recipes_crop_is_a_part_of_the_box(sessions: Sessions) -> None:
     """The right half of the box is that of the box, not of the image; so are sizes."""
     async with sessions.begin() as session:
-        product = await session.get_one(Product, await product_with(sessions))
+        product = await session.get_one(Product, await key_with_photo(sessions, Product()))
         product.photo.require_original().crop_box = BOX
         right = await product.photo.generate_thumbnail(width=60, crop=(0.5, 0, 0.5, 1), format="png")
         assert difference(await right.make_blob(), await cropped(Recipe(width=60), (226, 30, 338, 270))) < 1
@@ -283,7 +275,7 @@ async def test_a_recipes_crop_is_a_part_of_the_box(sessions: Sessions) -> None:
 async def test_the_focal_point_is_that_of_the_whole_picture(sessions: Sessions, point: Any, gravity: Any) -> None:
     """It applies inside of the box; outside of it, the nearest edge is kept."""
     async with sessions.begin() as session:
-        product = await session.get_one(Product, await product_with(sessions))
+        product = await session.get_one(Product, await key_with_photo(sessions, Product()))
         original = product.photo.require_original()
         original.crop_box, original.focal_point = BOX, point
         made = await product.photo.generate_thumbnail(width=30, height=90, format="png")

@@ -27,7 +27,7 @@ from aioimageattach.imaging._render import render_with_preview
 from aioimageattach.thumbnails import generate
 from tests import photos
 from tests.databases import Database
-from tests.entity.models import CountingStore, engine_of, started, statements
+from tests.entity.models import CountingStore, engine_of, key_with_photo, started, statements
 
 BLOB = photos.photo("chelsea")
 Sessions = async_sessionmaker[AsyncSession]
@@ -69,20 +69,13 @@ async def sessions(database: Database, store: CountingStore) -> Sessions:
     return await started(database, Base.metadata, store, expire_on_commit=False)
 
 
-async def product_with(sessions: Sessions, blob: bytes = BLOB) -> int:
-    async with sessions.begin() as session:
-        session.add(product := Product())
-        await product.photo.from_blob(blob)
-    return product.id
-
-
 # --- focal points ----------------------------------------------------------------------------------------------------
 
 
 async def test_crops_follow_the_focal_point_of_the_original(sessions: Sessions) -> None:
     """A crop is made and found by focal point, and made again when the point changes; other thumbnails stay."""
     async with sessions.begin() as session:
-        product = await session.get_one(Product, await product_with(sessions))
+        product = await session.get_one(Product, await key_with_photo(sessions, Product()))
         recipes = [Recipe(width=100, height=100), Recipe(width=100, height=100, gravity="north"), Recipe(width=100)]
         centre, north, plain = await product.photo.generate_thumbnails(recipes)
         assert (centre.variant, north.variant, plain.variant) == ("cover", "cover.north", "")
@@ -123,7 +116,7 @@ def test_points_outside_of_the_picture_are_rejected(point: Any) -> None:
 
 async def test_a_deferred_point(sessions: Sessions) -> None:
     """A deferred focal point does not cause a query in a synchronous call."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions() as session:
         options = selectinload(Product.photo).options(defer(ProductPhoto.focal_x))
         product = (await session.scalars(select(Product).options(options).where(Product.id == number))).one()
@@ -137,7 +130,7 @@ async def test_a_deferred_point(sessions: Sessions) -> None:
 async def test_the_first_thumbnail_sets_the_placeholder(sessions: Sessions, store: CountingStore) -> None:
     """One read of the original serves both; more thumbnails do not change the columns; a new original resets them."""
     _, expected = await asyncio.to_thread(render_with_preview, BLOB, [])
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions() as session:
         product = await session.get_one(Product, number)
         original = product.photo.require_original()
@@ -175,7 +168,7 @@ async def test_an_upload_and_its_thumbnails_are_one_insert(sessions: Sessions) -
 
 async def test_workers_on_one_picture_take_turns(sessions: Sessions) -> None:
     """Each worker writes the columns with its own thumbnail, and no worker waits forever."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     ready = 0
     all_ready = asyncio.Event()
 
@@ -203,7 +196,7 @@ async def test_workers_on_one_picture_take_turns(sessions: Sessions) -> None:
 
 async def test_existing_pictures_get_placeholders(sessions: Sessions) -> None:
     """After the mixin is added, any call that makes thumbnails fills the columns, even if none is missing."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions.begin() as session:
         product = await session.get_one(Product, number)
         await product.photo.generate_thumbnail(width=100)
@@ -217,7 +210,7 @@ async def test_existing_pictures_get_placeholders(sessions: Sessions) -> None:
 
 async def test_a_deferred_placeholder_is_not_changed(sessions: Sessions, store: CountingStore) -> None:
     """A deferred column is neither loaded nor overwritten."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions.begin() as session:
         await (await session.get_one(Product, number)).photo.generate_thumbnail(width=100)
         await session.flush()
@@ -232,7 +225,7 @@ async def test_a_deferred_placeholder_is_not_changed(sessions: Sessions, store: 
 
 async def test_existing_thumbnails_of_a_detached_owner(sessions: Sessions, store: CountingStore) -> None:
     """Existing thumbnails are returned without a session, and nothing is read for a placeholder."""
-    number = await product_with(sessions)
+    number = await key_with_photo(sessions, Product())
     async with sessions() as session:
         product = await session.get_one(Product, number)
         made = await product.photo.generate_thumbnail(width=100)
