@@ -21,7 +21,7 @@ from ..imaging._render import Rendering, render, render_with_preview
 from ..store import KeyedStore, Store
 from ._image import Image
 from ._looks import look_of, variant_of
-from ._mixins import Placeholder, keep_preview
+from ._mixins import Placeholder, set_values, values_of
 from ._thumbnails import ThumbnailSet
 
 __all__ = ["BaseImageSet"]
@@ -95,7 +95,7 @@ class BaseImageSet(ThumbnailSet[I]):
             elif cls.__strip_metadata__ if strip_metadata is None else strip_metadata:
                 spool = await Spool.fill(await run_pixels(strip_probed, spool.view, found))
         row = await self._attach(spool, size, mimetype, store, True, extra_args, extra_kwargs)
-        keep_preview(row, preview)
+        set_values(row, values_of(preview))
         return row
 
     async def from_blob(

@@ -22,7 +22,8 @@ __all__ = [
     "ThumbnailMarks",
     "crop_box_of",
     "focal_point_of",
-    "keep_preview",
+    "set_values",
+    "values_of",
     "wants_preview",
 ]
 
@@ -197,11 +198,15 @@ def wants_preview(row: Image) -> bool:
     return state.dict.get("thumbhash") is None
 
 
-def keep_preview(row: Image, preview: Preview | None) -> None:
-    """Store a preview, if there is one, in the columns of an original."""
-    if preview is not None:
-        set_attribute(row, "thumbhash", preview.thumbhash)
-        set_attribute(row, "dominant_colour", preview.colour)
+def values_of(preview: Preview | None) -> dict[str, str | None]:
+    """Return the columns that contain a preview, if there is one."""
+    return {} if preview is None else {"thumbhash": preview.thumbhash, "dominant_colour": preview.colour}
+
+
+def set_values(row: Image, values: Mapping[str, str | None]) -> None:
+    """Set attributes of an original."""
+    for name, value in values.items():
+        set_attribute(row, name, value)
 
 
 def _set_together(row: Any, values: Mapping[str, float | None]) -> None:

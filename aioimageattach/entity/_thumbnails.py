@@ -28,7 +28,7 @@ from ._derived import MARKS, check_original, declared_files, keyed, marks_of
 from ._finding import ThumbnailFinder
 from ._image import Image, utcnow
 from ._looks import applied, as_recipes, find, match, variant_of
-from ._mixins import ThumbnailMarks, keep_preview, wants_preview
+from ._mixins import ThumbnailMarks, set_values, values_of, wants_preview
 from ._record import Attached, Origin, attach, known_store, record_of
 
 __all__ = ["ThumbnailSet"]
@@ -158,7 +158,7 @@ class ThumbnailSet(ThumbnailFinder[I]):
         if made:
             await self._rows.complete(original, original=False)
         self._check_original(original)
-        keep_preview(original, preview)
+        await self._write(original, values_of(preview))
         for rendering, spool in zip(made, spools, strict=True):
             row = self._existing_row(original, rendering)
             if row is None:
@@ -244,7 +244,7 @@ class ThumbnailSet(ThumbnailFinder[I]):
                 found.update(await self._insert(session, original, made, cast("Store", store), extra_kwargs or {}))
                 # Not earlier: the flush that inserts the rows has locked the owner, so no other transaction is
                 # changing the original.
-                keep_preview(original, preview)
+                set_values(original, values_of(preview))
         return [cast("I", found[recipe]) for recipe in wanted]
 
     async def _generate_declared(self, store: Store | None) -> None:
@@ -259,25 +259,38 @@ class ThumbnailSet(ThumbnailFinder[I]):
             )
         made, preview = await self._render(original, [one.recipe for one in files], keyed_store)
         self._check_original(original)
-        keep_preview(original, preview)
+        values = values_of(preview)
         attached = record_of(original).attached
         is_markable = isinstance(original, ThumbnailMarks) and original.__dict__["revision"] is not None
         if attached is not None and inspect(original).key is None and attached.spool is not None:
             attached.derived = list(zip(files, made, strict=True))
             if is_markable:
-                set_attribute(original, MARKS, marks_of(files, keyed_store, original.object_type))
-            return
+                values[MARKS] = marks_of(files, keyed_store, original.object_type)
+            return set_values(original, values)
         names = [keyed_store.name_of(one.key_for(original)) for one in files]
         await put_derived(keyed_store, keyed_store.name_of(original.key), dict(zip(names, made, strict=True)))
-        session = self._rows.session() if self._rows.state.session is not None else None
         # after the put, because a directory has no identity before its first file
         marks = marks_of(files, keyed_store, original.object_type) if is_markable else None
-        if marks is not None and session is not None:
-            cls: Any = type(original)
-            statement = update(cls).where(cls.revision == original.revision).values({MARKS: marks})
-            async with session_lock(session.sync_session):
-                await session.execute(statement, execution_options=_QUIETLY)
-            set_committed_value(original, MARKS, marks)
+        if marks is not None and self._rows.state.session is not None:
+            values[MARKS] = marks
+        await self._write(original, values)
+
+    async def _write(self, original: I, values: Mapping[str, str | None]) -> None:
+        """Write values that were derived from the image, unless another transaction has replaced it.
+
+        The UPDATE of a flush finds the row by its primary key, which a new image of the same size has, too.
+        """
+        if not values:
+            return
+        session = None if inspect(original).key is None else self._rows.session()
+        if session is None or original.__dict__["revision"] is None:
+            return set_values(original, values)
+        cls: Any = type(original)
+        statement = update(cls).where(cls.revision == original.revision).values(dict(values))
+        async with session_lock(session.sync_session):
+            await session.execute(statement, execution_options=_QUIETLY)
+        for name, value in values.items():
+            set_committed_value(original, name, value)
 
     async def _load_original(self) -> None:
         """Load the rows; load them again if the original is missing, because a loader condition may have hidden it."""

@@ -489,3 +489,37 @@ async def test_a_worker_fills_in_new_images(database: Database) -> None:
     async with sessions() as session:
         row = (await session.scalars(select(ProductPhoto))).one()
         assert (row.thumbhash, row.dominant_colour) == await expected(photo("coffee"))
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipes", [(), ([10],)], ids=["declared", "with rows"])
+async def test_an_image_is_replaced_by_another_session(database: Database, recipes: tuple[list[int], ...]) -> None:
+    """A session that has computed the placeholder does not write it to a new image of the same size."""
+    if database.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    sessions = await started(database, OwnerBase.metadata, expire_on_commit=False)
+    bind_store(sessions, MemoryStore("https://example.com/"))
+    new = saved(opened("coffee", (60, 40)), "JPEG")
+    async with sessions.begin() as session:
+        session.add(product := Product(id=1))
+        await product.photo.from_blob(CAT)
+        await product.photo.generate_thumbnails(*recipes)
+    async with sessions.begin() as session:
+        await session.execute(update(ProductPhoto.__table__).values(thumbhash=None, dominant_colour=None))
+
+    async def replace() -> None:
+        async with sessions.begin() as session:
+            await (await session.get_one(Product, 1)).photo.from_blob(new)
+
+    async with sessions() as session:
+        await (await session.get_one(Product, 1)).photo.generate_thumbnails(*recipes)
+        replacing = asyncio.create_task(replace())
+        await asyncio.wait([replacing], timeout=1)  # it waits for the row, unless nothing was written
+        await session.commit()
+        await replacing
+    async with sessions() as session:
+        row = (await session.scalars(select(ProductPhoto).where(ProductPhoto.original))).one()
+        assert row.byte_size == len(new)
+        assert (row.thumbhash, row.dominant_colour) == (None, None)
