@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, FromClause, Row, inspect
 from sqlalchemy.orm import with_polymorphic
@@ -27,7 +27,8 @@ class DeclaredKind(ImageKind):
         """The tables of the class, joined with those of its subclasses."""
         if any(mapper.concrete for mapper in self.mapper.self_and_descendants):
             return super().selectable  # a union, which has all columns
-        return cast("FromClause", inspect(with_polymorphic(self.cls, "*")).selectable)
+        tables: FromClause = inspect(with_polymorphic(self.cls, "*")).selectable
+        return tables
 
     def where(self) -> list[ColumnElement[bool]]:
         """Return the conditions on the rows."""
@@ -39,9 +40,7 @@ class DeclaredKind(ImageKind):
         found = dict(super().columns)
         for number, mapper in enumerate(family(self.mapper)):
             for name in sorted(_NAMES.intersection(mapper.columns.keys()).difference(found)):
-                column = self.selectable.corresponding_column(mapper.columns[name])
-                if column is not None:
-                    found[f"{number}.{name}"] = column
+                found[f"{number}.{name}"] = self.column(mapper.columns[name])
         return found
 
     def values_of(self, row: Row[Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.declarative import ConcreteBase
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, selectin_polymorphic
 
 from aioimageattach import (
@@ -156,7 +157,8 @@ async def fill(
             **columns,
         )
         async with sessions.begin() as session:
-            for table in [*dict.fromkeys(one.local_table for one in inspect(cls).iterate_to_root())][::-1]:
+            mapper = inspect(cls)
+            for table in [mapper.local_table] if mapper.concrete else mapper.tables:
                 own = {name: value for name, value in row.items() if name in table.columns}
                 await session.execute(insert(table), [own])
         keys.append(cls(**row).key)
@@ -415,6 +417,38 @@ async def test_columns_of_subclasses(sessions: Sessions, store: CountingStore) -
     assert rows[1].thumbnail_marks
     progress = await backfill(sessions, Page, store=store).execute()
     assert (progress.counts["made"], progress.counts["marked"], store.reads) == (0, 0, 3)
+
+
+class Concrete(DeclarativeBase):
+    """The declarative base of images with concrete-table inheritance."""
+
+
+class Plate(ConcreteBase, Concrete, Image, FocalPoint, Placeholder, ThumbnailMarks):
+    """The root of the hierarchy."""
+
+    __tablename__ = "plate"
+    __thumbnails__ = {"icon": Recipe(width=10, height=10)}
+    __mapper_args__ = {"polymorphic_identity": "plate", "concrete": True}
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class ColourPlate(Plate):
+    """A concrete subclass."""
+
+    __table__ = Plate.__table__.to_metadata(Concrete.metadata, name="colour_plate")  # type: ignore[attr-defined]
+    __mapper_args__ = {"polymorphic_identity": "colour", "concrete": True}
+
+
+async def test_concrete_inheritance(sqlite_database: Database, store: CountingStore) -> None:
+    """Each class is read from its own table, with its focal point."""
+    sessions = await started(sqlite_database, Concrete.metadata, expire_on_commit=False)
+    for cls in (Plate, ColourPlate):
+        await fill(sessions, store, cls, CAT, focal_x=0.25, focal_y=0.5)
+        progress = await backfill(sessions, cls, store=store).execute()
+        assert (progress.counts["made"], progress.counts["marked"], progress.counts["placeholders"]) == (1, 1, 1)
+        assert await placeholders(sessions, cls) == [await expected(CAT)]
+        progress = await backfill(sessions, cls, store=store).execute()
+        assert (progress.done, progress.counts["made"], progress.counts["marked"]) == (1, 0, 0)
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------
