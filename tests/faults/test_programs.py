@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from hypothesis.strategies import randoms, sampled_from
 
@@ -21,6 +19,13 @@ from tests.faults.program import ENDS, WITHIN, Program
 from tests.faults.rig import Rig
 from tests.faults.soak import ROUNDS
 from tests.faults.tally import Tally
+
+# After a rollback to a savepoint, a session keeps objects that were loaded in it, although their rows are gone. While
+# one of them is in memory, SQLAlchemy warns about a new object with the same key.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:New instance .* conflicts with persistent instance"),
+    pytest.mark.filterwarnings("ignore:Identity map already had an identity"),
+]
 
 
 def spread(weights: dict[str, int]) -> list[str]:
@@ -55,64 +60,46 @@ async def test_a_program_on_a_server(servers: Servers, tmp_path: Any, driver: st
         await database.aclose()
 
 
-def machine(
-    servers: Servers, driver: str, folder: Path, tally: Tally, errors: list[BaseException]
-) -> type[RuleBasedStateMachine]:
-    """Return the same as a state machine for hypothesis, which finds the shortest failing sequence.
-
-    Errors are collected, because hypothesis does not show one that happens only sometimes.
-    """
+def machine(servers: Servers, driver: str, folder: Path, tally: Tally) -> type[RuleBasedStateMachine]:
+    """Return the same as a state machine for hypothesis, which finds the shortest failing sequence."""
     runner = asyncio.Runner()
-
-    def run(work: Coroutine[Any, Any, Any]) -> Any:
-        try:
-            return runner.run(work)
-        except BaseException as error:
-            errors.append(error)
-            raise
 
     class Machine(RuleBasedStateMachine):
         @initialize(random=randoms(use_true_random=False))
         def begin(self, random: Random) -> None:
             self.database = servers.database(driver, folder)
-            self.program = Program(run(rig_of(self.database)), random)
+            self.program = Program(runner.run(rig_of(self.database)), random)
 
         @rule(name=sampled_from(spread(WITHIN)))
         def go_on(self, name: str) -> None:
-            run(self.program.do(name))
+            runner.run(self.program.do(name))
 
         @rule(name=sampled_from(spread(ENDS)))
         def end(self, name: str) -> None:
-            run(self.program.do(name))
+            runner.run(self.program.do(name))
 
         def teardown(self) -> None:
             if hasattr(self, "program"):
-                run(self.program.session.close())
-                run(self.database.aclose())
+                runner.run(self.program.session.close())
+                runner.run(self.database.aclose())
                 tally.add("random programs", kind=f"{self.database.name}, state machine")
 
     return Machine
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg"] if ROUNDS > 1 else ["aiosqlite"])
 def test_a_state_machine(servers: Servers, tmp_path: Path, driver: str, tally: Tally) -> None:
     """A failing run is reduced to the necessary steps; ``AIOIMAGEATTACH_SEED`` sets the printed seed."""
     number = int(os.environ.get("AIOIMAGEATTACH_SEED") or Random().getrandbits(32))
     print(f"AIOIMAGEATTACH_SEED={number}")  # noqa: T201
-    errors: list[BaseException] = []
-    try:
-        run_state_machine_as_test(
-            seed(number)(machine(servers, driver, tmp_path, tally, errors)),
-            settings=settings(
-                max_examples=12 * ROUNDS,
-                stateful_step_count=40,
-                deadline=None,
-                database=None,
-                phases=[Phase.generate, Phase.shrink],
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    except Flaky as error:
-        error.add_note(f"errors of the programs: {errors!r}")
-        raise
+    run_state_machine_as_test(
+        seed(number)(machine(servers, driver, tmp_path, tally)),
+        settings=settings(
+            max_examples=12 * ROUNDS,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
