@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, FromClause, Row, inspect
-from sqlalchemy.orm import with_polymorphic
+from sqlalchemy.orm import Mapper, with_polymorphic
 
 from .._declared.framing import COLUMNS
 from ..entity._derived import MARKS
@@ -36,17 +36,21 @@ class DeclaredKind(ImageKind):
 
     @cached_property
     def columns(self) -> Mapping[str, ColumnElement[Any]]:
-        """The columns to read, by attribute; those that a subclass adds have its position in the family as a prefix."""
-        found = dict(super().columns)
-        for number, mapper in enumerate(family(self.mapper)):
-            for name in sorted(_NAMES.intersection(mapper.columns.keys()).difference(found)):
-                found[f"{number}.{name}"] = self.column(mapper.columns[name])
-        return found
+        """The columns to read, by attribute; those that a subclass adds have the keys of ``_added``."""
+        added = [(key, mapper.columns[name]) for mapper, names in self._added.items() for name, key in names.items()]
+        return {**super().columns, **{key: self.column(column) for key, column in added}}
+
+    @cached_property
+    def _added(self) -> dict[Mapper[Any], dict[str, str]]:
+        """The attributes that each class of the family adds, with the keys of their columns."""
+        names = _NAMES.difference(self.mapper.columns.keys())
+        return {
+            mapper: {name: f"{number}.{name}" for name in sorted(names.intersection(mapper.columns.keys()))}
+            for number, mapper in enumerate(family(self.mapper))
+        }
 
     def values_of(self, row: Row[Any]) -> dict[str, Any]:
-        """Return the values of a row by attribute, including the attributes of its own class."""
+        """Return the values of a row by attribute, including the attributes that its class adds."""
         values = super().values_of(row)
-        mapper, mappers = self._mapper_of(values), family(self.mapper)
-        prefix = f"{mappers.index(mapper)}." if mapper in mappers else "-"
-        own = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-        return values | own
+        mapper = self._mapper_of(values) or self.mapper
+        return values | {name: values[key] for name, key in self._added.get(mapper, {}).items()}

@@ -109,7 +109,7 @@ class JobRunner:
             raise made.error
 
     async def _write(self, made: Made) -> None:
-        """Write to the row of an image, in one transaction with those of all images that are waiting for it."""
+        """Write to the row of an image, together with those of all other images that are waiting."""
         if self._sessions is None or made.is_gone:
             return
         self._unwritten.append(made)

@@ -301,7 +301,7 @@ class ThumbnailMaker:
             thumbnails: Its thumbnails.
             priority: Priority among the work that waits for capacity.
             existing: Names of the files that exist; ``None`` to list them, which takes one request.
-            preview: ``True`` to compute the preview as well, also if no file is missing.
+            preview: ``True`` to compute the preview as well, even if no file is missing.
 
         Returns:
             The result. It contains all errors of the original and of the store.

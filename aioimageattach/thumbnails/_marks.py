@@ -17,6 +17,7 @@ from .._inventory.marks import marked_kinds, write_marks
 from ..entity import Image
 from ..entity._derived import MARKS, declarations_of, marks_for
 from ..entity._mapping import mapper_of
+from ..entity._mixins import values_of
 from ..store import KeyedStore
 from ._maker import Made
 from ._originals import written_columns
@@ -106,9 +107,7 @@ def _rows(mapper: Mapper[Any], store: KeyedStore, results: Sequence[Made]) -> li
         own = [one for one in result.thumbnails if declared.get(one.declaration.name) is one.declaration]
         if not own:
             continue
-        values = {MARKS: _marks(declared, own, result, store)}
-        if result.preview is not None:
-            values |= {"thumbhash": result.preview.thumbhash, "dominant_colour": result.preview.colour}
+        values = {MARKS: _marks(declared, own, result, store), **values_of(result.preview)}
         revision = result.original.revision
         row = {f"new_{name}": values.get(name) for name in names}
         if any(row.values()):
