@@ -103,9 +103,9 @@ class Listed(FileSystemStore):
         return await super().head_object(name)
 
 
-async def started(database: Database, store: KeyedStore) -> Sessions:
+async def started(database: Database, store: KeyedStore, base: type[DeclarativeBase] = Base) -> Sessions:
     """Return sessions on a database with the tables and a store."""
-    await database.create(Base.metadata)
+    await database.create(base.metadata)
     sessions: Sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
     bind_store(sessions, store, thumbnails=Links(store))
     return sessions
@@ -316,7 +316,7 @@ class Framed(Shown, FocalPoint):
 
 
 class Cropped(Shown, CropBox):
-    """A subclass with a table of its own."""
+    """A subclass with a separate table."""
 
     __tablename__ = "cropped"
     __thumbnails__ = {"card": Srcset([60], fallback=None)}
@@ -332,9 +332,7 @@ class Cropped(Shown, CropBox):
 
 async def test_subclasses_add_columns(database: Database, store: Listed) -> None:
     """Marks depend on the focal point and crop box of the row, which only its own class has."""
-    await database.create(Kinds.metadata)
-    sessions: Sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
-    bind_store(sessions, store, thumbnails=Links(store))
+    sessions = await started(database, store, Kinds)
     async with sessions.begin() as session:
         session.add(owner := Owner())
         rows = [await owner.framed.from_blob(photo("chelsea")), await owner.cropped.from_blob(photo("coffee"))]

@@ -123,6 +123,35 @@ class Map(Page, FocalPoint):
     __table_args__ = (ForeignKeyConstraint(("id", "width", "height", "variant"), Page.__table__.primary_key.columns),)
 
 
+class OwnerBase(DeclarativeBase):
+    """A base with an owner."""
+
+
+class Product(OwnerBase):
+    """A product with a photo and a cover."""
+
+    __tablename__ = "product"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    photo = image_attachment["ProductPhoto"]("ProductPhoto")
+    cover = image_attachment["ProductCover"]("ProductCover")
+
+
+class ProductPhoto(OwnerBase, Image, Placeholder):
+    """A photo as in the guide."""
+
+    __tablename__ = "product_photo"
+    __thumbnails__ = {"card": Recipe(width=20)}
+    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
+
+
+class ProductCover(OwnerBase, Image, Placeholder):
+    """An image whose placeholder is filled in when it is attached."""
+
+    __tablename__ = "product_cover"
+    __placeholder_on_attach__ = True
+    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
+
+
 @pytest.fixture
 async def sessions(database: Database) -> Sessions:
     """Sessions on each kind of database."""
@@ -166,6 +195,14 @@ async def fill(
     return keys
 
 
+class Jobs(list[Job]):
+    """The jobs that a backfill has enqueued."""
+
+    async def enqueue(self, name: str, stems: Sequence[str]) -> None:
+        """Add a job."""
+        self.append(Job(name, stems))
+
+
 async def placeholders(sessions: Sessions, cls: type[Any]) -> list[tuple[str | None, str | None]]:
     """Return the columns of all rows."""
     async with sessions() as session:
@@ -175,24 +212,8 @@ async def placeholders(sessions: Sessions, cls: type[Any]) -> list[tuple[str | N
 
 async def expected(blob: bytes) -> tuple[str | None, str | None]:
     """Return the placeholder that an upload of these bytes has."""
-
-    class Attached(DeclarativeBase):
-        pass
-
-    class Owner(Attached):
-        __tablename__ = "owner"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        image = image_attachment["OwnerImage"]("OwnerImage")
-
-    class OwnerImage(Attached, Image, Placeholder):
-        __tablename__ = "owner_image"
-        __placeholder_on_attach__ = True
-        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-
-    image = Owner().image
-    await image.from_blob(blob, MemoryStore())
-    original: Any = image.require_original()
-    return original.thumbhash, original.dominant_colour
+    cover = await Product().cover.from_blob(blob, MemoryStore())
+    return cover.thumbhash, cover.dominant_colour
 
 
 CAT, CUP = SMALL, saved(opened("coffee", (50, 40)), "PNG")
@@ -251,7 +272,7 @@ async def test_a_transparent_image_has_no_colour(sqlite: Sessions, store: Counti
 
 
 async def test_a_broken_image_is_a_failure(sqlite: Sessions, store: CountingStore) -> None:
-    """The error is that of the image, also if only its placeholder is missing; others are filled in."""
+    """The error is that of the image, even if only its placeholder is missing; others are filled in."""
     keys = await fill(sqlite, store, Plain, CAT, CUP)
     await backfill(sqlite, Plain, store=store).execute()
     async with sqlite.begin() as session:
@@ -334,7 +355,7 @@ async def without_placeholders(sessions: Sessions, count: int) -> Away:
 
 
 async def test_the_store_does_not_respond(sqlite: Sessions) -> None:
-    """An outage is reported, also if no thumbnail is missing."""
+    """An outage is reported, even if no thumbnail is missing."""
     store = await without_placeholders(sqlite, 19)
     store.away = lambda _: True
     with pytest.raises(StoreUnavailableError, match="consecutive files"):
@@ -342,7 +363,7 @@ async def test_the_store_does_not_respond(sqlite: Sessions) -> None:
 
 
 async def test_the_store_responds_now_and_then(sqlite: Sessions) -> None:
-    """Failures with successes between them are no outage, also if no thumbnail is missing."""
+    """Failures that alternate with successes are not an outage, even if no thumbnail is missing."""
     store = await without_placeholders(sqlite, 40)
     store.away = lambda number: number % 2 == 0
     progress = await backfill(sqlite, Plain, store=store, concurrency=1).execute()
@@ -362,7 +383,7 @@ async def test_a_row_of_the_predecessor_is_left_alone(sqlite: Sessions, store: C
 
 
 async def test_columns_of_another_table(sqlite: Sessions, store: CountingStore) -> None:
-    """They are not filled in, and nothing is computed in vain."""
+    """They are not filled in, and no placeholder is computed for them."""
     await fill(sqlite, store, Joined, CAT, kind="joined")
     progress = await backfill(sqlite, Joined, store=store).execute()
     assert (progress.counts["made"], progress.counts["placeholders"]) == (1, 0)
@@ -460,12 +481,8 @@ async def test_a_backfill_hands_images_to_workers(sqlite: Sessions, store: Count
     await backfill(sqlite, Plain, store=store).execute()
     async with sqlite.begin() as session:
         await session.execute(update(Plain).where(Plain.id == 1).values(thumbhash=None, dominant_colour=None))
-    jobs: list[Job] = []
-
-    async def enqueue(name: str, stems: Sequence[str]) -> None:
-        jobs.append(Job(name, stems))
-
-    progress = await backfill(sqlite, Plain, store=store, enqueue=enqueue).execute()
+    jobs = Jobs()
+    progress = await backfill(sqlite, Plain, store=store, enqueue=jobs.enqueue).execute()
     assert (progress.counts["enqueued"], progress.counts["placeholders"]) == (1, 0)
     assert await JobRunner(store, [Plain], None, None).run(jobs[0], Priority.NEW) is None
     assert (await placeholders(sqlite, Plain))[1] == (None, None)
@@ -476,37 +493,13 @@ async def test_a_backfill_hands_images_to_workers(sqlite: Sessions, store: Count
 async def test_an_image_that_is_replaced_meanwhile(sqlite: Sessions, store: CountingStore) -> None:
     """The placeholder of the old image is not written to the row of the new one."""
     keys = await fill(sqlite, store, Plain, CAT)
-    jobs: list[Job] = []
-
-    async def enqueue(name: str, stems: Sequence[str]) -> None:
-        jobs.append(Job(name, stems))
-
-    await backfill(sqlite, Plain, store=store, enqueue=enqueue).execute()
+    jobs = Jobs()
+    await backfill(sqlite, Plain, store=store, enqueue=jobs.enqueue).execute()
     async with sqlite.begin() as session:
         await session.execute(update(Plain.__table__).values(revision=make_revision()))
     assert await JobRunner(store, [Plain], sqlite, None).run(jobs[0], Priority.NEW) is None
     assert await placeholders(sqlite, Plain) == [(None, None)]
     assert jobs[0].original == store.name_of(keys[0])
-
-
-class OwnerBase(DeclarativeBase):
-    """A base with an owner."""
-
-
-class Product(OwnerBase):
-    """A product with a photo."""
-
-    __tablename__ = "product"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    photo = image_attachment["ProductPhoto"]("ProductPhoto")
-
-
-class ProductPhoto(OwnerBase, Image, Placeholder):
-    """A photo as in the guide."""
-
-    __tablename__ = "product_photo"
-    __thumbnails__ = {"card": Recipe(width=20)}
-    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
 
 
 async def test_a_worker_fills_in_new_images(database: Database) -> None:
